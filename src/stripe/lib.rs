@@ -1,0 +1,1 @@
+//! Speaks Stripe, knows no Postgres.
