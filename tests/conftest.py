@@ -1,0 +1,87 @@
+"""The fixtures. One server a session, one database a test."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+from psycopg import sql
+
+from harness import database
+from harness.cluster import Cluster
+from harness.database import Database
+from harness.postgres import Postgres, at_hand
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--postgres",
+        type=int,
+        metavar="MAJOR",
+        help="the Postgres to test on; tests/run.sh installs the extension there first",
+    )
+    parser.addoption("--accept", action="store_true", help="write the golden files' output as expected")
+
+
+def pytest_configure() -> None:
+    # By default SIGTERM ends Python on the spot, and the servers would stay.
+    signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated", returncode=143))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "postgres" in getattr(item, "fixturenames", ()):
+            item.add_marker("postgres")
+
+
+@pytest.fixture(scope="session")
+def postgres(pytestconfig: pytest.Config) -> Postgres:
+    """The installation under test."""
+    major = pytestconfig.getoption("--postgres")
+    if major is None:
+        pytest.fail("which Postgres? Run the tests by tests/run.sh, or name one: --postgres 18")
+    return at_hand([major])[0]
+
+
+@pytest.fixture(scope="session")
+def make_cluster(postgres: Postgres) -> Iterator[Callable[..., Cluster]]:
+    """`make_cluster(settings=…, environment=…)`: a further server of one's own, running, empty."""
+    with ExitStack() as clusters:
+        yield lambda **options: clusters.enter_context(Cluster(postgres, **options))
+
+
+@pytest.fixture(scope="session")
+def server(make_cluster: Callable[..., Cluster]) -> Cluster:
+    """The server that all tests share. Who restarts or kills it leaves it running."""
+    cluster = make_cluster()
+    database.furnish(cluster)
+    return cluster
+
+
+@pytest.fixture
+def db(server: Cluster) -> Iterator[Database]:
+    """A new database with the extension, its tables owned by `payments_owner`, and a gateway's roles."""
+    created = database.create(server)
+    yield created
+    created.close()
+
+
+@pytest.fixture
+def empty_db(server: Cluster) -> Iterator[Database]:
+    """A new database without the extension."""
+    created = database.create(server, template="template0")
+    yield created
+    created.close()
+
+
+@pytest.fixture
+def stripe(db: Database) -> Iterator:
+    """The fake Stripe, which `db` is pointed at."""
+    from fake_stripe import FakeStripe
+
+    with FakeStripe() as fake:
+        statement = sql.SQL("alter database {} set payments.stripe_api_base = {}")
+        db.execute(statement.format(sql.Identifier(db.name), sql.Literal(fake.base_url)))
+        yield fake

@@ -1,0 +1,46 @@
+"""Everything between a bare clone and a test: toolchain, Postgres, servers.
+
+`tests/run.sh` and `tests/demo.sh` are thin; what they do is here, in the order
+in which it happens: `venv.sh` makes the Python, `toolchain` finds Rust,
+`postgres` gets private copies of Postgres, `extension` builds into them,
+`cluster` and `database` run servers on them, `plan` and `demo` are the two
+commands.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TESTS = ROOT / "tests"
+TARGET = ROOT / "target"
+
+
+class Unmet(Exception):
+    """The machine lacks something; the message says what, and what to do."""
+
+
+def say(text: str) -> None:
+    """Tells whoever watches what happens next."""
+    marker = "\033[1;34m==>\033[0m" if sys.stdout.isatty() else "==>"
+    print(f"{marker} {text}", flush=True)
+
+
+def run(*command: object, env: dict[str, str] | None = None, cwd: Path = ROOT) -> bool:
+    """Runs a command in plain sight, and says whether it succeeded."""
+    words = [str(word) for word in command]
+    print("    $ " + " ".join(words), flush=True)
+    return subprocess.run(words, env={**os.environ, **(env or {})}, cwd=cwd).returncode == 0
+
+
+def output(*command: object) -> str:
+    """What a command prints, or the empty string if it cannot be run or fails."""
+    words = [str(word) for word in command]
+    try:
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    except OSError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

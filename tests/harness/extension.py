@@ -1,0 +1,23 @@
+"""Builds the extension and installs it into a copy of Postgres."""
+
+from __future__ import annotations
+
+from harness import Unmet, run, say
+from harness.postgres import Postgres
+
+
+def install(postgres: Postgres) -> None:
+    """Builds for this major (in the shared target directory) and installs."""
+    say(f"building and installing the extension for {postgres.label}")
+    built = run(
+        *("cargo", "pgrx", "install", "--pg-config", postgres.pg_config),
+        *("--no-default-features", "--features", f"pg{postgres.major}"),
+        env=environment(postgres),
+    )
+    if not built:
+        raise Unmet(f"The extension does not build for {postgres.label}; the lines above say why.")
+
+
+def environment(postgres: Postgres) -> dict[str, str]:
+    """What cargo needs to compile against this Postgres, without a `cargo pgrx init`."""
+    return {"PGRX_PG_CONFIG_PATH": str(postgres.pg_config)}

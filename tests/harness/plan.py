@@ -1,0 +1,102 @@
+"""`tests/run.sh`: what is checked, in which order, and the summary."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import time
+from collections.abc import Callable
+
+from harness import Unmet, extension, postgres, run, say, toolchain
+from harness.postgres import Postgres
+
+
+def main() -> int:
+    options, pytest_arguments = _parse()
+    toolchain.prepare()
+    installations = postgres.at_hand(options.pg)
+    if options.quick:
+        installations = installations[-1:]
+
+    results: dict[str, str] = {}
+
+    def stage(name: str, steps: Callable[[], bool]) -> None:
+        started = time.monotonic()
+        try:
+            outcome = "passed" if steps() else "FAILED"
+        except Unmet as unmet:
+            print(unmet, file=sys.stderr)
+            outcome = "FAILED"
+        results[name] = f"{outcome} in {time.monotonic() - started:.0f} s"
+
+    # Whoever names tests wants those, and wants them now.
+    if not pytest_arguments:
+        stage("without Postgres", lambda: _without_postgres(installations[0], options.quick))
+    for installation in installations:
+        stage(installation.label, lambda: _with(installation, options.quick, pytest_arguments))
+
+    say("summary")
+    for name, outcome in results.items():
+        print(f"    {name}: {outcome}")
+    return int(any("FAILED" in outcome for outcome in results.values()))
+
+
+def _parse() -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(
+        prog="tests/run.sh",
+        description="All tests, on every Postgres at hand. Arguments that are not listed go to pytest; with them, "
+        "only those tests run: tests/run.sh --pg 18 tests/test_extension.py -k schema",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--pg",
+        metavar="15,18",
+        type=lambda text: [int(major) for major in text.split(",")],
+        help="these majors only (default: the machine's own, and 16 and 18 from PyPI)",
+    )
+    parser.add_argument("--quick", action="store_true", help="the newest of them, no lints, no slow tests")
+    return parser.parse_known_args()
+
+
+def _without_postgres(first: Postgres, quick: bool) -> bool:
+    say("formatting, lints and the tests that need no server")
+    return all(
+        [
+            quick or _lints(first),
+            run("cargo", "test", "-p", "payments-stripe", "-p", "payments-ledger"),
+            _pytest("-m", "not postgres" + " and not slow" * quick),
+        ]
+    )
+
+
+def _lints(first: Postgres) -> bool:
+    strict = ("--workspace", "--all-targets", "--features", f"pg{first.major}", "--", "-D", "warnings")
+    return all(
+        [
+            toolchain.has("fmt") and run("cargo", "fmt", "--all", "--check"),
+            toolchain.has("clippy") and run("cargo", "clippy", *strict, env=extension.environment(first)),
+        ]
+    )
+
+
+def _with(installation: Postgres, quick: bool, arguments: list[str]) -> bool:
+    extension.install(installation)
+    say(f"testing on {installation.label}")
+    chosen = arguments or ["-m", "postgres" + " and not slow" * quick]
+    return _pytest("--postgres", installation.major, *chosen)
+
+
+def _pytest(*arguments: object) -> bool:
+    named = any(re.match(r"(tests/|[\w/]*test_\w+)", str(argument)) for argument in arguments)
+    return run(sys.executable, "-m", "pytest", *([] if named else ["tests"]), *arguments)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except Unmet as unmet:
+        print(unmet, file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
