@@ -75,8 +75,9 @@ def _find_libclang() -> None:
         "/opt/homebrew/opt/llvm/lib/libclang.dylib",
     )
     # libclang-cpp is the C++ interface and libclang_rt the sanitizers' runtime.
-    found = (path for pattern in system for path in glob.glob(pattern))
-    if "LIBCLANG_PATH" in os.environ or any(re.match(r"libclang[.-]\d*\.?(so|dylib)", Path(p).name) for p in found):
+    library = re.compile(r"libclang[.-]\d*\.?(so|dylib)")
+    found = (Path(path) for pattern in system for path in glob.glob(pattern))
+    if "LIBCLANG_PATH" in os.environ or any(library.match(path.name) and path.exists() for path in found):
         return
     home = TOOLS / "libclang"
     if not (home / "clang/native").is_dir():
