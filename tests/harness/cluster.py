@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -105,10 +106,8 @@ class Cluster:
             return
         backends = subprocess.run(["ps", "-o", "pid=", "--ppid", str(postmaster)], capture_output=True, text=True)
         for pid in (postmaster, *map(int, backends.stdout.split())):
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         while _runs(postmaster):
             time.sleep(0.01)
         # Where process 1 does not reap, the dead postmaster still counts as a running one.

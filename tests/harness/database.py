@@ -18,10 +18,7 @@ from harness.cluster import SUPERUSER, Cluster
 OWNER = "payments_owner"
 """The ordinary role that owns the tables, as the documented set-up has it."""
 
-TEMPLATE = "payments_template"
-
-ROLES = f"""
-create role {OWNER} nologin;
+GATEWAY_ROLES = """
 create role anon nologin;
 create role authenticated nologin;
 create role service_role nologin;
@@ -29,6 +26,8 @@ create role authenticator login noinherit;
 grant anon, authenticated, service_role to authenticator;
 """
 """What a PostgREST-style gateway brings: it logs in as `authenticator` and becomes one of the others."""
+
+TEMPLATE = "payments_template"
 
 _numbers = itertools.count(1)
 
@@ -82,41 +81,9 @@ class Database:
         """The first column of the first row, as the superuser."""
         return self.execute(statement, parameters).fetchone()[0]
 
-    @contextmanager
-    def request(
-        self,
-        sub: str | None = None,
-        role: str | None = None,
-        *,
-        claims: dict | None = None,
-        headers: dict[str, str] | None = None,
-        method: str = "POST",
-        path: str = "/",
-    ) -> Iterator[psycopg.Connection]:
-        """One request as PostgREST makes it: one transaction, entered as `authenticator`.
-
-        The role (`authenticated` if there is a `sub`, else `anon`), the claims and the
-        request's settings are local to the transaction, which commits at the end of the
-        block and rolls back if it raises.
-        Source: https://docs.postgrest.org/en/stable/references/transactions.html
-        """
-        role = role or ("authenticated" if sub else "anon")
-        claims = {"role": role, **({"sub": sub} if sub else {}), **(claims or {})}
-        settings = {
-            "role": role,
-            "request.jwt.claims": json.dumps(claims),
-            "request.headers": json.dumps({name.lower(): value for name, value in (headers or {}).items()}),
-            "request.method": method,
-            "request.path": path,
-        }
-        connection = self.connect(user="authenticator")
-        try:
-            with connection.transaction():
-                for name, value in settings.items():
-                    connection.execute("select pg_catalog.set_config(%s, %s, true)", (name, value))
-                yield connection
-        finally:
-            connection.close()
+    def request(self, sub: str | None = None, role: str | None = None, **details):
+        """One request as PostgREST makes it: see `request` below."""
+        return request(self.dsn, sub, role, **details)
 
     def psql(self, *arguments: object, **options) -> subprocess.CompletedProcess[str]:
         """This Postgres's psql as the superuser, with errors and output in one stream, in order.
@@ -133,15 +100,17 @@ class Database:
 
     def restore(self, dump: str) -> None:
         """Feeds a plain dump to psql; the first error raises, with psql's output."""
-        fed = self._program(
-            "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", input=dump, stderr=subprocess.STDOUT
-        )
+        fed = self._program("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", input=dump, stderr=subprocess.STDOUT)
         if fed.returncode:
             raise RuntimeError(fed.stdout)
 
-    def close(self) -> None:
+    def disconnect(self) -> None:
+        """Closes every connection made here."""
         for connection in self._connections:
             connection.close()
+
+    def close(self) -> None:
+        self.disconnect()
         with psycopg.connect(f"{self.cluster.dsn} dbname=postgres", autocommit=True) as connection:
             connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(self.name)))
 
@@ -155,15 +124,50 @@ class Database:
         )
 
 
+@contextmanager
+def request(
+    dsn: str,
+    sub: str | None = None,
+    role: str | None = None,
+    *,
+    claims: dict | None = None,
+    headers: dict[str, str] | None = None,
+    method: str = "POST",
+    path: str = "/",
+) -> Iterator[psycopg.Connection]:
+    """One request as PostgREST makes it: one transaction, entered as `authenticator`.
+
+    The role (`authenticated` if there is a `sub`, else `anon`), the claims and the
+    request's settings are local to the transaction, which commits at the end of the
+    block and rolls back if it raises.
+    Source: https://docs.postgrest.org/en/stable/references/transactions.html
+    """
+    role = role or ("authenticated" if sub else "anon")
+    claims = {"role": role, **({"sub": sub} if sub else {}), **(claims or {})}
+    settings = {
+        "role": role,
+        "request.jwt.claims": json.dumps(claims),
+        "request.headers": json.dumps({name.lower(): value for name, value in (headers or {}).items()}),
+        "request.method": method,
+        "request.path": path,
+    }
+    with psycopg.connect(dsn, user="authenticator", row_factory=namedtuple_row) as connection:
+        for name, value in settings.items():
+            connection.execute("select pg_catalog.set_config(%s, %s, true)", (name, value))
+        yield connection
+
+
 def furnish(cluster: Cluster) -> None:
     """Makes the roles, and the template with the extension and its tables that `create` copies."""
     with psycopg.connect(f"{cluster.dsn} dbname=postgres", autocommit=True) as connection:
-        connection.execute(ROLES)
+        connection.execute(f"create role {OWNER} nologin; {GATEWAY_ROLES}")
     template = create(cluster, TEMPLATE, template="template0")
-    with template.connect() as connection:
-        connection.execute("create extension payments")
-        if connection.execute("select 1 from pg_proc where pronamespace = 'payments'::regnamespace").fetchone():
-            connection.execute("select payments.install(%s)", (OWNER,))
+    template.execute("create extension payments")
+    if template.value(
+        "select exists (select from pg_proc where proname = 'install' and pronamespace = 'payments'::regnamespace)"
+    ):
+        template.execute("select payments.install(%s)", (OWNER,))
+    template.disconnect()
 
 
 def create(cluster: Cluster, name: str | None = None, template: str = TEMPLATE) -> Database:

@@ -15,16 +15,14 @@ from harness.postgres import Postgres
 def main() -> int:
     options, pytest_arguments = _parse()
     toolchain.prepare()
-    installations = postgres.at_hand(options.pg)
-    if options.quick:
-        installations = installations[-1:]
+    installations = [postgres.preferred()] if options.quick and not options.pg else postgres.at_hand(options.pg)
 
     results: dict[str, str] = {}
 
-    def stage(name: str, steps: Callable[[], bool]) -> None:
+    def stage(name: str, step: Callable[..., bool], *arguments: object) -> None:
         started = time.monotonic()
         try:
-            outcome = "passed" if steps() else "FAILED"
+            outcome = "passed" if step(*arguments) else "FAILED"
         except Unmet as unmet:
             print(unmet, file=sys.stderr)
             outcome = "FAILED"
@@ -32,9 +30,9 @@ def main() -> int:
 
     # Whoever names tests wants those, and wants them now.
     if not pytest_arguments:
-        stage("without Postgres", lambda: _without_postgres(installations[0], options.quick))
+        stage("without Postgres", _without_postgres, installations[0], options.quick)
     for installation in installations:
-        stage(installation.label, lambda: _with(installation, options.quick, pytest_arguments))
+        stage(installation.label, _with, installation, options.quick, pytest_arguments)
 
     say("summary")
     for name, outcome in results.items():
@@ -55,7 +53,9 @@ def _parse() -> tuple[argparse.Namespace, list[str]]:
         type=lambda text: [int(major) for major in text.split(",")],
         help="these majors only (default: the machine's own, and 16 and 18 from PyPI)",
     )
-    parser.add_argument("--quick", action="store_true", help="the newest of them, no lints, no slow tests")
+    parser.add_argument(
+        "--quick", action="store_true", help="one Postgres unless --pg names more, no lints, no slow tests"
+    )
     return parser.parse_known_args()
 
 

@@ -67,6 +67,11 @@ def at_hand(majors: list[int] | None = None) -> list[Postgres]:
     return found
 
 
+def preferred() -> Postgres:
+    """One is enough: the newest of the machine's own, else the newest wheel."""
+    return at_hand([max(_installed() or WHEELS)])[0]
+
+
 def _installed() -> dict[int, tuple[str, dict[str, Path]]]:
     """The machine's own usable installations, by major: version, and pg_config's paths."""
     candidates = [

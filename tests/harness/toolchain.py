@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from harness import ROOT, TARGET, Unmet, output, run, say
@@ -65,29 +66,28 @@ def _choose_rust() -> None:
 
 def _find_libclang() -> None:
     """Leaves bindgen to find the system's libclang, or points it at the one from PyPI."""
-    system = (
-        "/usr/lib*/libclang*.so*",
-        "/usr/lib*/*/libclang*.so*",
-        "/usr/lib*/llvm*/lib*/libclang*.so*",
-        "/usr/local/lib*/libclang*.so*",
-        "/usr/local/llvm*/lib*/libclang*.so*",
-        "/Library/Developer/CommandLineTools/usr/lib/libclang.dylib",
-        "/opt/homebrew/opt/llvm/lib/libclang.dylib",
-    )
+    if "LIBCLANG_PATH" in os.environ:
+        return
     # libclang-cpp is the C++ interface and libclang_rt the sanitizers' runtime.
     library = re.compile(r"libclang[.-]\d*\.?(so|dylib)")
-    found = (Path(path) for pattern in system for path in glob.glob(pattern))
-    if "LIBCLANG_PATH" in os.environ or any(library.match(path.name) and path.exists() for path in found):
+    places = ("/usr/lib*", "/usr/lib*/*", "/usr/lib*/llvm*/lib*", "/usr/local/lib*", "/opt/homebrew/opt/llvm/lib")
+    if not any(library.match(Path(path).name) for path in _existing(f"{place}/libclang*" for place in places)):
+        home = TOOLS / "libclang"
+        if not (home / "clang/native").is_dir():
+            say("fetching libclang from PyPI")
+            if not run(sys.executable, "-m", "pip", "install", "--quiet", "--target", home, "libclang==18.1.1"):
+                raise Unmet("libclang is needed: install libclang-dev, or set LIBCLANG_PATH.")
+        os.environ["LIBCLANG_PATH"] = str(home / "clang/native")
+    elif _existing(f"{place}/clang/*/include/stddef.h" for place in places):
         return
-    home = TOOLS / "libclang"
-    if not (home / "clang/native").is_dir():
-        say("fetching libclang from PyPI")
-        if not run(sys.executable, "-m", "pip", "install", "--quiet", "--target", home, "libclang==18.1.1"):
-            raise Unmet("libclang is needed: install libclang-dev, or set LIBCLANG_PATH.")
-    os.environ["LIBCLANG_PATH"] = str(home / "clang/native")
-    # The wheel is the bare library: stddef.h and its kin come from the C compiler.
+    # The bare library, from PyPI or Debian's libclang1, lacks stddef.h and its kin: the C
+    # compiler's do, after all others, because its vector intrinsics are not for clang.
     headers = output(os.environ.get("CC", "cc"), "-print-file-name=include")
-    os.environ.setdefault("BINDGEN_EXTRA_CLANG_ARGS", f"-I{headers}")
+    os.environ.setdefault("BINDGEN_EXTRA_CLANG_ARGS", f"-idirafter{headers}")
+
+
+def _existing(patterns: Iterable[str]) -> list[str]:
+    return [path for pattern in patterns for path in glob.glob(pattern) if os.path.exists(path)]
 
 
 def _install_cargo_pgrx() -> None:
