@@ -1,0 +1,143 @@
+//! One text and one digest for equal JSON, whatever order or shape it arrived in.
+
+use std::fmt::{self, Write};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
+
+/// 128 bits of SHA-256. Stored beside the objects, so it must never change between versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Digest(u128);
+
+impl Digest {
+    pub(crate) fn of(text: &str) -> Digest {
+        let hash: [u8; 32] = Sha256::digest(text).into();
+        Digest(
+            hash.iter()
+                .take(16)
+                .fold(0, |digest, byte| digest << 8 | u128::from(*byte)),
+        )
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Digest, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        u128::from_str_radix(&text, 16)
+            .map(Digest)
+            .map_err(de::Error::custom)
+    }
+}
+
+/// Compact JSON with sorted keys. Sorted here, not left to `serde_json`: any crate in the build
+/// that turns on its `preserve_order` would make rows differ by order of arrival.
+pub(crate) fn text(body: &Map<String, Value>) -> String {
+    let mut out = String::new();
+    write_object(body, true, &mut out);
+    out
+}
+
+/// The same for a value of ours, made of what JSON knows.
+pub(crate) fn json(value: &impl Serialize) -> String {
+    let mut out = String::new();
+    let value = serde_json::to_value(value).expect("string keys and finite numbers");
+    write_value(&value, true, &mut out);
+    out
+}
+
+/// Which state of the object a body shows. Nulls are left out: `previous_attributes` says null
+/// for a field that was null and for one that was absent.
+pub(crate) fn state(body: &Map<String, Value>) -> Digest {
+    let mut out = String::new();
+    write_object(body, false, &mut out);
+    Digest::of(&out)
+}
+
+fn write_object(members: &Map<String, Value>, nulls: bool, out: &mut String) {
+    let mut members: Vec<_> = members
+        .iter()
+        .filter(|(_, value)| nulls || !value.is_null())
+        .collect();
+    members.sort_unstable_by_key(|(name, _)| *name);
+    out.push('{');
+    for (index, (name, value)) in members.into_iter().enumerate() {
+        if index > 0 {
+            out.push(',');
+        }
+        write_scalar(&name.as_str().into(), out);
+        out.push(':');
+        write_value(value, nulls, out);
+    }
+    out.push('}');
+}
+
+fn write_value(value: &Value, nulls: bool, out: &mut String) {
+    match value {
+        Value::Object(members) => write_object(members, nulls, out),
+        Value::Array(elements) => {
+            out.push('[');
+            for (index, element) in elements.iter().enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                write_value(element, nulls, out);
+            }
+            out.push(']');
+        }
+        scalar => write_scalar(scalar, out),
+    }
+}
+
+fn write_scalar(value: &Value, out: &mut String) {
+    // Writing to a String cannot fail.
+    let _ = write!(out, "{value}");
+}
+
+/// Undoes a change: lays the values an event names as previous over the body it carries. Objects
+/// merge, everything else (lists too) is replaced.
+pub(crate) fn merge(body: &mut Map<String, Value>, previous: &Map<String, Value>) {
+    for (name, value) in previous {
+        match (body.get_mut(name), value) {
+            (Some(Value::Object(inner)), Value::Object(value)) => merge(inner, value),
+            _ => {
+                body.insert(name.clone(), value.clone());
+            }
+        }
+    }
+}
+
+/// The reverse of [`merge`]: what must be laid over `after` to get `before` (up to nulls).
+pub(crate) fn difference(
+    before: &Map<String, Value>,
+    after: &Map<String, Value>,
+) -> Map<String, Value> {
+    let mut previous = Map::new();
+    for (name, was) in before {
+        match (was, after.get(name)) {
+            (was, Some(is)) if was == is => {}
+            (Value::Object(was), Some(Value::Object(is))) => {
+                previous.insert(name.clone(), difference(was, is).into());
+            }
+            _ => {
+                previous.insert(name.clone(), was.clone());
+            }
+        }
+    }
+    for name in after.keys().filter(|name| !before.contains_key(*name)) {
+        previous.insert(name.clone(), Value::Null);
+    }
+    previous
+}
