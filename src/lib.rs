@@ -1,5 +1,7 @@
 //! Stripe Checkout, the customer portal, webhooks and synced payment state, inside Postgres.
 
+pub mod postgres;
+
 use pgrx::extension_sql_file;
 
 pgrx::pg_module_magic!(name, version);
@@ -8,3 +10,18 @@ extension_sql_file!("../sql/bootstrap.sql", bootstrap);
 extension_sql_file!("../sql/types.sql");
 extension_sql_file!("../sql/secrets.sql");
 extension_sql_file!("../sql/finalize.sql", finalize);
+
+/// How Stripe's secrets begin, which the server log must not show.
+const SECRETS: &[&str] = &["sk_live_", "sk_test_", "rk_live_", "rk_test_", "whsec_"];
+
+/// The functions that are handed one, whose statements must not be shown however it was mistyped.
+const SETTERS: &[&str] = &["set_stripe_key", "set_webhook_secret"];
+
+/// Postgres calls it when it loads the library into a process.
+#[allow(non_snake_case)]
+#[pgrx::pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    postgres::error::init();
+    postgres::settings::init();
+    postgres::redaction::init(SECRETS, SETTERS);
+}
