@@ -10,9 +10,12 @@ commands.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = ROOT / "tests"
@@ -29,11 +32,36 @@ def say(text: str) -> None:
     print(f"{marker} {text}", flush=True)
 
 
-def run(*command: object, env: dict[str, str] | None = None, cwd: Path = ROOT) -> bool:
-    """Runs a command in plain sight, and says whether it succeeded."""
+def run(*command: object, env: dict[str, str] | None = None) -> bool:
+    """Runs a command in plain sight, and says whether it succeeded.
+
+    Interrupted, it waits until the command has cleaned up after itself.
+    """
     words = [str(word) for word in command]
     print("    $ " + " ".join(words), flush=True)
-    return subprocess.run(words, env={**os.environ, **(env or {})}, cwd=cwd).returncode == 0
+    process = subprocess.Popen(words, env={**os.environ, **(env or {})}, cwd=ROOT)
+    try:
+        return process.wait() == 0
+    except KeyboardInterrupt:
+        # The terminal has told the command too.
+        process.wait()
+        raise
+    except SystemExit:
+        process.terminate()
+        process.wait()
+        raise
+
+
+def command_line(main: Callable[[], int | None]) -> NoReturn:
+    """Runs a command's main function; what goes wrong by nature ends it with a message, not a traceback."""
+    # By default SIGTERM ends Python on the spot, and what was started would stay.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        sys.exit(main())
+    except Unmet as unmet:
+        sys.exit(str(unmet))
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def output(*command: object) -> str:

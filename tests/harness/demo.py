@@ -24,7 +24,7 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
-from harness import TARGET, TESTS, Unmet, database, extension, output, postgres, say, toolchain
+from harness import TARGET, TESTS, Unmet, command_line, database, extension, output, postgres, say, toolchain
 from harness.cluster import Cluster
 from harness.database import GATEWAY_ROLES
 
@@ -186,9 +186,6 @@ def postman() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        {"play": play, "stop": stop, "buyer": buyer, "postman": postman}[(sys.argv[1:] or ["play"])[0]](*sys.argv[2:])
-    except Unmet as unmet:
-        sys.exit(str(unmet))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    name, *arguments = sys.argv[1:] or ["play"]
+    commands = {"play": play, "stop": stop, "buyer": buyer, "postman": postman}
+    command_line(lambda: commands[name](*arguments))

