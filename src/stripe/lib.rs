@@ -1,18 +1,28 @@
 //! Speaks Stripe, knows no Postgres.
+//!
+//! In: [`signature`] and [`event`] take what Stripe sends. Out: [`checkout`] and [`portal`] check
+//! what apps ask for and word it for Stripe, [`client`] asks. Everything is a pure function but
+//! the client, whose transport is handed to it.
 
+pub mod checkout;
 pub mod client;
 pub mod environment;
 pub mod error;
 pub mod event;
 pub mod form;
 pub mod ids;
+mod input;
 pub mod key;
 pub mod permission;
+pub mod portal;
 mod retry;
 pub mod signature;
+mod subject;
 
 pub use client::{API_VERSION, Answer, Client, Config};
 pub use environment::Environment;
 pub use error::Error;
 pub use event::Event;
+pub use input::Invalid;
 pub use key::{SecretKey, SigningSecret};
+pub use subject::Subject;
