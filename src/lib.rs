@@ -1,5 +1,9 @@
 //! Stripe Checkout, the customer portal, webhooks and synced payment state, inside Postgres.
 
+mod expose;
+mod grants;
+pub mod guard;
+mod install;
 pub mod postgres;
 
 use pgrx::extension_sql_file;
@@ -9,6 +13,7 @@ pgrx::pg_module_magic!(name, version);
 extension_sql_file!("../sql/bootstrap.sql", bootstrap);
 extension_sql_file!("../sql/types.sql");
 extension_sql_file!("../sql/secrets.sql");
+extension_sql_file!("../sql/install.sql", requires = ["types"]);
 extension_sql_file!("../sql/finalize.sql", finalize);
 
 /// How Stripe's secrets begin, which the server log must not show.

@@ -1,0 +1,163 @@
+//! App roles add sessions through the functions alone.
+//!
+//! A policy lets them insert into `checkout_sessions`, so without this they could as well insert a
+//! row of their own making: with a key that blocks somebody else's, or one that looks paid for.
+
+use crate::postgres::error::{Failure, SqlState, surface};
+use crate::postgres::identity;
+use pgrx::heap_tuple::PgHeapTuple;
+use pgrx::prelude::*;
+use pgrx::{PgTrigger, Uuid, WhoAllocated};
+use std::cell::Cell;
+use std::convert::Infallible;
+
+/// A table that app roles insert into, and what they may say there.
+pub struct Requests {
+    /// Its name in the schema `payments`.
+    pub table: &'static str,
+    /// The function that inserts there.
+    pub function: &'static str,
+    /// What a caller asks for: the columns that `grant_app` lets a role insert.
+    pub request: &'static [&'static str],
+    /// What Stripe answers: null until the system fills it in.
+    pub answer: &'static [&'static str],
+}
+
+/// The tables with requests in them. Besides these columns both have a status and two times.
+pub const REQUESTS: [Requests; 2] = [
+    Requests {
+        table: "checkout_sessions",
+        function: "create_checkout_session",
+        request: &[
+            "id",
+            "environment",
+            "mode",
+            "subject_type",
+            "subject_id",
+            "customer_email",
+            "line_items",
+            "success_url",
+            "cancel_url",
+            "idempotency_key",
+            "metadata",
+            "requested_by",
+            "request_hash",
+            "generation",
+        ],
+        answer: &[
+            "payment_status",
+            "stripe_checkout_session_id",
+            "stripe_customer_id",
+            "stripe_payment_intent_id",
+            "stripe_subscription_id",
+            "url",
+            "last_error",
+            "expires_at",
+        ],
+    },
+    Requests {
+        table: "customer_portal_sessions",
+        function: "create_customer_portal_session",
+        request: &[
+            "id",
+            "environment",
+            "subject_type",
+            "subject_id",
+            "return_url",
+            "configuration",
+            "flow",
+            "requested_by",
+        ],
+        answer: &["stripe_customer_id", "url", "last_error"],
+    },
+];
+
+thread_local! {
+    static ALLOWED: Cell<Option<Uuid>> = const { Cell::new(None) };
+}
+
+/// Lets the caller insert the row `id` for as long as the token lives.
+///
+/// Held around the one INSERT that runs with the caller's rights. A trigger there may ask for
+/// another session, so the token puts back what was allowed before.
+#[must_use]
+pub fn allow(id: Uuid) -> Allowance {
+    Allowance {
+        before: ALLOWED.replace(Some(id)),
+    }
+}
+
+/// See [`allow`].
+pub struct Allowance {
+    before: Option<Uuid>,
+}
+
+impl Drop for Allowance {
+    fn drop(&mut self) {
+        ALLOWED.set(self.before);
+    }
+}
+
+/// Refuses rows that a caller made up. The tables' owner, and who has its rights, may insert what
+/// they like: a restore does.
+///
+/// # Errors
+/// 42501.
+#[pg_trigger(sql = false)]
+fn guard_session<'a>(
+    trigger: &'a PgTrigger<'a>,
+) -> Result<Option<PgHeapTuple<'a, impl WhoAllocated>>, Infallible> {
+    surface(|| {
+        let failed = |error: &dyn std::fmt::Display| Failure::internal(error.to_string());
+        let relation = trigger.relation().map_err(|error| failed(&error))?;
+        let row = trigger.new();
+        // SAFETY: Postgres keeps the relation open while its trigger runs.
+        let owner = unsafe { (*relation.rd_rel).relowner };
+        if !identity::has_privileges_of(identity::current_user(), owner)
+            && let Some(row) = &row
+        {
+            require_request(relation.name(), row)?;
+        }
+        Ok(Ok(row))
+    })
+}
+
+/// A row of a request is the one that a function is asking for right now, and holds nothing that
+/// only the system may say.
+fn require_request(table: &str, row: &PgHeapTuple<'_, impl WhoAllocated>) -> Result<(), Failure> {
+    let requests = REQUESTS
+        .iter()
+        .find(|requests| requests.table == table)
+        .ok_or_else(|| Failure::internal("guard_session() guards another table"))?;
+
+    let refuse = |code, message: String| {
+        Err(
+            Failure::new(SqlState::INSUFFICIENT_PRIVILEGE, code, message)
+                .hint(format!("Call payments.{}() instead.", requests.function)),
+        )
+    };
+
+    let id = row.get_by_name::<Uuid>("id").ok().flatten();
+    if id.is_none() || id != ALLOWED.get() {
+        return refuse(
+            "direct_insert",
+            format!("payments.{table} takes no direct inserts"),
+        );
+    }
+    let empty = |column: &&str| matches!(row.get_by_name::<String>(column), Ok(None));
+    let now = |column: &str| {
+        row.get_by_name::<TimestampWithTimeZone>(column)
+            .is_ok_and(|time| time == Some(transaction_timestamp()))
+    };
+    let genuine = requests.answer.iter().all(empty)
+        && row.get_by_name::<&str>("status") == Ok(Some("initialized"))
+        && now("created_at")
+        && now("updated_at");
+    match genuine {
+        true => Ok(()),
+        false => refuse(
+            "forged_answer",
+            format!("a request in payments.{table} holds what only Stripe's answer may"),
+        ),
+    }
+}
