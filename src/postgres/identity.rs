@@ -1,7 +1,7 @@
 //! Who is acting, and acting as somebody else for a stretch.
 
 use super::error::Failure;
-use super::settings::Nest;
+use super::settings;
 use super::spi::Statement;
 use pgrx::pg_sys::{self, Oid};
 use serde_json::Value;
@@ -13,12 +13,15 @@ use std::ffi::{CStr, c_int};
 /// not hold the owner up, and no setting that a trigger changes inside outlives it. The user id is
 /// restored on every way out.
 ///
+/// The search path is pinned: the caller's could put an operator of the caller's own before
+/// Postgres's, which our statements, and triggers that do not qualify names, would then run with
+/// the role's rights. A path cannot be spelled around: `is distinct from` takes no schema.
+///
 /// A [`Statement`] belongs on one side of the switch: a kept plan notices another role, but not
 /// whether FORCE counted.
 pub fn as_user<R>(role: Oid, stretch: impl FnOnce() -> R) -> R {
     let _switched = Switched::to(role);
-    let _nest = Nest::open();
-    stretch()
+    settings::with(c"search_path", "pg_catalog, pg_temp", stretch)
 }
 
 struct Switched {
@@ -110,6 +113,11 @@ pub fn request_claim(claim: &str) -> Option<String> {
     found
         .or_else(|| setting(&format!("request.jwt.claim.{claim}")))
         .filter(|text| !text.is_empty())
+}
+
+/// Who asks: the subject of the caller's JSON Web Token, or else the role.
+pub fn requester() -> String {
+    request_claim("sub").unwrap_or_else(|| role_name(current_user()))
 }
 
 /// A setting by name; None when nobody defined it.

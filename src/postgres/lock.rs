@@ -30,6 +30,15 @@ pub fn try_exclusive(name: &[&str]) -> bool {
     taken.unwrap_or(false)
 }
 
+/// Shares the lock if that needs no waiting, and says whether it does.
+pub fn try_shared(name: &[&str]) -> bool {
+    // SAFETY: as above.
+    let taken = unsafe {
+        direct_function_call::<bool>(pg_sys::pg_try_advisory_xact_lock_shared_int8, &[key(name)])
+    };
+    taken.unwrap_or(false)
+}
+
 /// Runs `stretch` with every single wait for a lock in it, of whatever kind, bounded by `longest`:
 /// Postgres then raises 55P03. A shorter `lock_timeout` of the caller stays in force.
 pub fn waiting_at_most<R>(longest: Duration, stretch: impl FnOnce() -> R) -> R {

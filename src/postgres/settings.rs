@@ -308,10 +308,10 @@ pub(super) fn with<R>(name: &CStr, value: &str, stretch: impl FnOnce() -> R) -> 
 }
 
 /// A stretch of code whose changes of settings, by whoever, are undone at its end.
-pub(super) struct Nest(c_int);
+struct Nest(c_int);
 
 impl Nest {
-    pub(super) fn open() -> Nest {
+    fn open() -> Nest {
         // SAFETY: counts levels, within a transaction.
         Nest(unsafe { pg_sys::NewGUCNestLevel() })
     }

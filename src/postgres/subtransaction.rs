@@ -62,6 +62,16 @@ pub fn attempt<T>(
     }
 }
 
+/// Runs `work` in a subtransaction, so that what it did is undone, and its locks are released, when
+/// it fails; the failure, or what Postgres raised, passes unchanged.
+pub fn undoable<T>(mut work: impl FnMut() -> Result<T, Failure>) -> Result<T, Failure> {
+    once(&mut work).map_err(|undone| match undone {
+        Undone::Failed(failure) => failure,
+        Undone::Raised(error) => error.raise_again(),
+        Undone::Panicked(panic) => resume_unwind(panic),
+    })
+}
+
 fn passes(sqlstate: SqlState) -> bool {
     let classes = ["57", "40", "53", "XX"];
     let text = sqlstate.as_str();
