@@ -1,14 +1,26 @@
 //! The join and the pure projections.
 
+mod body;
 mod canonical;
 mod chain;
+mod door;
+mod embedded;
+mod links;
 mod mirror;
 mod observation;
+mod projections;
+pub mod rows;
 mod second;
 mod sighting;
 mod standing;
+mod store;
 mod stored;
+mod table;
 
+pub use door::{Changes, Outcome, observe, reproject};
+pub use links::{Link, Links, SESSION_ROW};
 pub use mirror::{Mirrored, Object};
 pub use observation::{Key, Mark, Observation, Source};
+pub use store::{Due, Find, Known, Lock, Merged, Scope, Store};
 pub use stored::{Stored, Unreadable};
+pub use table::{Cell, Column, Row, Table, Time, Type};

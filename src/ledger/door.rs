@@ -1,0 +1,855 @@
+//! The one door: everything that Stripe tells enters here and leaves as rows.
+//!
+//! An observation is merged into the mirror; then every row that depends on what was merged is
+//! computed again from what the mirror and our own rows now say, until nothing more changes; then
+//! all of them are written at once. Nothing is early-exited when a merge changes nothing: the
+//! event may be a second try after an app's trigger failed, which left the mirror ahead of the
+//! rows.
+//!
+//! # Why no update is lost, and nobody deadlocks
+//!
+//! Some rows depend on several objects, which events on other connections may be changing. So
+//! whoever writes an object holds the lock of its own id and of every id that it names (those of
+//! payment intents, charges, invoices, subscriptions, customers and our sessions), and whoever
+//! projects reads an object only under a lock that the object's writers must hold: the id by
+//! which it was found. Of two transactions that could miss each other's news one therefore waits,
+//! and reads what the other committed.
+//!
+//! The locks that an observation itself names are waited for, all at once and in one order, with
+//! nothing else held. What the closure shows beyond them (a refund names a charge, the charge's
+//! intent pays an invoice …) is only tried: when another transaction has it, the answer is
+//! [`Outcome::Contended`], the caller rolls back to its savepoint, which gives up everything
+//! held, and comes again with those locks among the ones to wait for. A wait while holding what
+//! others may need thus never happens. All locks are taken before the first row is written,
+//! because an app's trigger may run with any of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::embedded::split;
+use crate::links::{Link, Links};
+use crate::mirror::{Mirrored, Object};
+use crate::observation::{Key, Observation};
+use crate::projections::group::Group;
+use crate::projections::subject::{Owners, Subject};
+use crate::projections::{catalog, checkout, customer, dispute, payment, subscription};
+use crate::rows::{
+    CheckoutSession, CustomerMapping, Invoice, Payment, Projected, Subscription, SubscriptionItem,
+    TABLES,
+};
+use crate::store::{Due, Find, Known, Lock, Scope, Store};
+use crate::table::{Cell, Row, Table};
+
+/// What came of an observation.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Mirror and rows say what Stripe said.
+    Settled(Changes),
+    /// Another transaction holds a lock that turned out to be needed. Nothing was written to the
+    /// projections. Roll back to the savepoint before the call and call again with these locks
+    /// added to those of the last try.
+    Contended(Vec<Lock>),
+}
+
+/// What was written.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// Rows inserted or updated.
+    pub written: Vec<Row>,
+    /// Rows that no fact supports any more: removed subscription items, mappings whose
+    /// subscription now names another subject. Payments are never among them.
+    pub deleted: Vec<Row>,
+    /// Objects about which Stripe must now be asked, and were not before.
+    pub due: Vec<(Key, Due)>,
+}
+
+/// Merges what was observed, and everything embedded in it, and brings every row that depends on
+/// it up to date. `locks` are those of an earlier [`Outcome::Contended`], or that the caller
+/// wants besides.
+pub fn observe<S: Store>(
+    store: &mut S,
+    observations: Vec<Observation>,
+    locks: &[Lock],
+) -> Result<Outcome, S::Error> {
+    let mut run = Run::new(store);
+    let outcome = run.observe(observations, locks);
+    run.close(outcome)
+}
+
+/// Brings every row that depends on these mirrored objects up to date, though nothing new was
+/// observed: after `link_customer` (the customer's key), or to rebuild. With an exclusive lock on
+/// [`Scope::Environment`] among `locks` no other is taken.
+pub fn reproject<S: Store>(
+    store: &mut S,
+    keys: &[Key],
+    locks: &[Lock],
+) -> Result<Outcome, S::Error> {
+    let mut run = Run::new(store);
+    let outcome = run.reproject(keys, locks);
+    run.close(outcome)
+}
+
+/// Why a run ends before it is done.
+enum Stop<E> {
+    Failed(E),
+    Contended(Vec<Lock>),
+}
+
+impl<E> From<E> for Stop<E> {
+    fn from(error: E) -> Self {
+        Self::Failed(error)
+    }
+}
+
+type Step<T, S> = Result<T, Stop<<S as Store>::Error>>;
+
+/// Ids by which the objects of payments find each other.
+#[derive(Debug, Default, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Ids {
+    intents: BTreeSet<String>,
+    charges: BTreeSet<String>,
+    invoices: BTreeSet<String>,
+    /// Objects that nothing names and that may name nothing: a free session.
+    others: BTreeSet<Key>,
+}
+
+impl Ids {
+    fn named_by(&mut self, links: Links) {
+        self.intents.extend(links.payment_intent);
+        self.charges.extend(links.charge);
+        self.invoices.extend(links.invoice);
+    }
+
+    fn add(&mut self, object: &Object) {
+        let id = object.key.id.clone();
+        match object.key.object_type.as_str() {
+            "payment_intent" => self.intents.insert(id),
+            "charge" => self.charges.insert(id),
+            "invoice" => self.invoices.insert(id),
+            _ => self.others.insert(object.key.clone()),
+        };
+        self.named_by(Links::of(object));
+    }
+
+    fn without(&self, seen: &Self) -> Self {
+        let minus = |a: &BTreeSet<String>, b: &BTreeSet<String>| a.difference(b).cloned().collect();
+        Self {
+            intents: minus(&self.intents, &seen.intents),
+            charges: minus(&self.charges, &seen.charges),
+            invoices: minus(&self.invoices, &seen.invoices),
+            others: self.others.difference(&seen.others).cloned().collect(),
+        }
+    }
+
+    fn extend(&mut self, other: Self) {
+        self.intents.extend(other.intents);
+        self.charges.extend(other.charges);
+        self.invoices.extend(other.invoices);
+        self.others.extend(other.others);
+    }
+
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn scopes(&self) -> impl Iterator<Item = Scope> {
+        let invoices = self.invoices.iter().cloned().map(Scope::Invoice);
+        let intents = self.intents.iter().cloned().map(Scope::PaymentIntent);
+        let charges = self.charges.iter().cloned().map(Scope::Charge);
+        invoices.chain(intents).chain(charges)
+    }
+
+    /// The objects with these ids, and Stripe's answers about them.
+    fn keys(&self) -> Vec<Key> {
+        let keys = |ids: &BTreeSet<String>, object_type: &str| -> Vec<Key> {
+            ids.iter().map(|id| key(object_type, id)).collect()
+        };
+        [
+            keys(&self.intents, "payment_intent"),
+            keys(&self.charges, "charge"),
+            keys(&self.invoices, "invoice"),
+            self.others.iter().cloned().collect(),
+        ]
+        .concat()
+    }
+
+    fn links(&self) -> Vec<(Link, String)> {
+        let links = |ids: &BTreeSet<String>, link: Link| -> Vec<(Link, String)> {
+            ids.iter().map(|id| (link, id.clone())).collect()
+        };
+        [
+            links(&self.intents, Link::PaymentIntent),
+            links(&self.charges, Link::Charge),
+            links(&self.invoices, Link::Invoice),
+        ]
+        .concat()
+    }
+}
+
+/// What is still to be computed.
+#[derive(Debug, Default)]
+struct Tasks {
+    sessions: BTreeSet<Key>,
+    subscriptions: BTreeSet<String>,
+    customers: BTreeSet<String>,
+    payments: Ids,
+}
+
+struct Run<'s, S: Store> {
+    store: &'s mut S,
+    environment: String,
+    /// Locks held, and whether exclusively.
+    held: BTreeMap<Scope, bool>,
+    /// Mirrored objects, read under a lock that their writers must hold.
+    known: BTreeMap<Key, Known>,
+    tasks: Tasks,
+    /// Rows computed, by the place of their table and by key, so that they are written in one
+    /// order and read back by later steps as if they were written.
+    drafts: BTreeMap<(usize, Vec<Cell>), Row>,
+    gone: BTreeMap<(usize, Vec<Cell>), Row>,
+    dues: BTreeMap<Key, Due>,
+}
+
+impl<'s, S: Store> Run<'s, S> {
+    fn new(store: &'s mut S) -> Self {
+        Self {
+            environment: store.environment().to_owned(),
+            store,
+            held: BTreeMap::new(),
+            known: BTreeMap::new(),
+            tasks: Tasks::default(),
+            drafts: BTreeMap::new(),
+            gone: BTreeMap::new(),
+            dues: BTreeMap::new(),
+        }
+    }
+
+    fn observe(&mut self, observations: Vec<Observation>, locks: &[Lock]) -> Step<(), S> {
+        let observations: Vec<_> = observations.into_iter().flat_map(split).collect();
+        let mut states: BTreeMap<Key, Mirrored> = BTreeMap::new();
+        let mut wanted: Vec<Lock> = locks.to_vec();
+        for observation in observations {
+            let state = Mirrored::of(observation);
+            wanted.extend(locks_of(&state.object()));
+            let key = state.object().key;
+            let joined = match states.remove(&key) {
+                Some(other) => other.join(state),
+                None => state,
+            };
+            states.insert(key, joined);
+        }
+        self.wait(wanted)?;
+        for merged in self.store.merge(states.into_iter().collect())? {
+            if let Some(before) = &merged.before {
+                self.affected_by(before);
+            }
+            self.affected_by(&merged.after.object);
+            self.known
+                .insert(merged.after.object.key.clone(), merged.after);
+        }
+        self.settle()
+    }
+
+    fn reproject(&mut self, keys: &[Key], locks: &[Lock]) -> Step<(), S> {
+        let mut wanted: Vec<Lock> = locks.to_vec();
+        wanted.extend(keys.iter().filter_map(own_lock));
+        self.wait(wanted)?;
+        for known in self.store.objects(keys, &[])? {
+            self.need(locks_of(&known.object))?;
+        }
+        // Read again: the locks may have been waited for by what changed the objects since.
+        for known in self.store.objects(keys, &[])? {
+            self.affected_by(&known.object);
+            self.known.insert(known.object.key.clone(), known);
+        }
+        let customers = keys.iter().filter(|key| key.object_type == "customer");
+        let customers: BTreeSet<_> = customers.map(|key| key.id.clone()).collect();
+        // A rebuild has the environment to itself, and comes to everything of theirs anyway.
+        if self.held.get(&Scope::Environment) == Some(&false) {
+            self.follow_customers(&customers)?;
+        }
+        self.tasks.customers.extend(customers);
+        self.settle()
+    }
+
+    /// Notes what depends on an object. Called for what it was and for what it is now, because a
+    /// group that it left changes too.
+    fn affected_by(&mut self, object: &Object) {
+        let links = Links::of(object);
+        match object.key.object_type.as_str() {
+            "checkout.session" => {
+                self.tasks.sessions.insert(object.key.clone());
+                self.tasks.payments.add(object);
+            }
+            "subscription" => {
+                self.tasks.subscriptions.insert(object.key.id.clone());
+            }
+            "subscription_item" => self.tasks.subscriptions.extend(links.subscription),
+            "payment_intent"
+            | "charge"
+            | "refund"
+            | "dispute"
+            | "invoice"
+            | "invoice_payment"
+            | "invoice_payment_list" => self.tasks.payments.add(object),
+            _ => {}
+        }
+    }
+
+    fn settle(&mut self) -> Step<(), S> {
+        self.alone();
+        loop {
+            let tasks = &mut self.tasks;
+            if !tasks.sessions.is_empty() {
+                let sessions = std::mem::take(&mut tasks.sessions);
+                self.sessions(sessions)?;
+            } else if !tasks.subscriptions.is_empty() {
+                let subscriptions = std::mem::take(&mut tasks.subscriptions);
+                self.subscriptions(subscriptions)?;
+            } else if !tasks.customers.is_empty() {
+                let customers = std::mem::take(&mut tasks.customers);
+                self.customers(customers)?;
+            } else if !tasks.payments.is_empty() {
+                let payments = std::mem::take(&mut tasks.payments);
+                self.payments(payments)?;
+            } else {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Rows that depend on one object only.
+    fn alone(&mut self) {
+        let environment = self.environment.clone();
+        let rows: Vec<_> = self
+            .known
+            .values()
+            .filter_map(
+                |Known { object, .. }| match object.key.object_type.as_str() {
+                    "product" => Some(catalog::product(&environment, object).into_row()),
+                    "price" => Some(catalog::price(&environment, object).into_row()),
+                    "customer" => Some(customer::customer(&environment, object).into_row()),
+                    "dispute" => Some(dispute::dispute(&environment, object).into_row()),
+                    _ => None,
+                },
+            )
+            .collect();
+        rows.into_iter().for_each(|row| self.draft(row));
+    }
+
+    fn sessions(&mut self, keys: BTreeSet<Key>) -> Step<(), S> {
+        let sessions: Vec<Object> = self.read(keys)?;
+        let ours: Vec<_> = sessions
+            .iter()
+            .filter_map(|session| Some((checkout::row_of(session)?, session)))
+            .collect();
+        self.need(ours.iter().map(|(id, _)| alone(Scope::Session(*id))))?;
+        let ids = ours.iter().map(|(id, _)| Cell::Uuid(*id));
+        let rows = self.find::<CheckoutSession>(&[question::<CheckoutSession>("id", ids)])?;
+        let mut rows: BTreeMap<_, _> = rows.into_iter().map(|row| (row.id, row)).collect();
+        for (id, session) in ours {
+            let authentic = |metadata: &_| self.store.authentic(metadata);
+            let existing = rows.get(&id).cloned();
+            let row = checkout::checkout_session(&self.environment, session, existing, authentic);
+            let Some(row) = row else { continue };
+            let completed = row.status.as_deref() == Some("completed");
+            if completed && row.subject_id.is_some() {
+                self.tasks.customers.extend(row.stripe_customer_id.clone());
+            }
+            self.tasks
+                .subscriptions
+                .extend(row.stripe_subscription_id.clone());
+            rows.insert(id, row.clone());
+            self.draft(row.into_row());
+        }
+        Ok(())
+    }
+
+    fn subscriptions(&mut self, ids: BTreeSet<String>) -> Step<(), S> {
+        self.need(ids.iter().cloned().map(|id| alone(Scope::Subscription(id))))?;
+        let keys = ids.iter().map(|id| key("subscription", id)).collect();
+        let subscriptions = self.read(keys)?;
+        self.need(subscriptions.iter().flat_map(locks_of))?;
+        let items = subscriptions.iter().flat_map(subscription::listed);
+        let items = self.read(items.map(|id| key("subscription_item", &id)).collect())?;
+        let items: BTreeMap<_, _> = items
+            .into_iter()
+            .map(|item| (item.key.id.clone(), item))
+            .collect();
+
+        let texts = |ids: Vec<String>| ids.into_iter().map(Cell::Text);
+        let of_ids = || texts(ids.iter().cloned().collect());
+        let customers: Vec<_> = subscriptions
+            .iter()
+            .filter_map(|s| Links::of(s).customer)
+            .collect();
+        let rows = self.find_rows(&[
+            question::<Subscription>("stripe_subscription_id", of_ids()),
+            question::<SubscriptionItem>("stripe_subscription_id", of_ids()),
+            question::<CheckoutSession>("stripe_subscription_id", of_ids()),
+            question::<CustomerMapping>("stripe_customer_id", texts(customers)),
+        ])?;
+        let mut owners = Owners::default();
+        let mappings: Vec<_> = rows.iter().filter_map(CustomerMapping::from_row).collect();
+        mappings
+            .iter()
+            .cloned()
+            .for_each(|mapping| owners.add_mapping(mapping));
+        let mut moved = BTreeSet::new();
+        for object in &subscriptions {
+            let id = &object.key.id;
+            let by_checkout = rows
+                .iter()
+                .filter_map(CheckoutSession::from_row)
+                .find(|row| row.stripe_subscription_id.as_ref() == Some(id))
+                .and_then(|row| Subject::of(&row.subject_type, &row.subject_id));
+            let row = subscription::subscription(&self.environment, object, by_checkout, &owners);
+            let was = rows
+                .iter()
+                .filter_map(Subscription::from_row)
+                .find(|was| was.stripe_subscription_id == *id);
+            let subject = |row: &Subscription| (row.subject_type.clone(), row.subject_id.clone());
+            if was.as_ref().map_or((None, None), subject) != subject(&row) {
+                moved.insert(id.clone());
+            }
+            if let Some(customer) = row.stripe_customer_id.clone() {
+                let named = customer::subject_of_subscription(&row);
+                let renamed = was.as_ref().and_then(customer::subject_of_subscription) != named
+                    && was.is_some();
+                let of_customer: Vec<_> = mappings
+                    .iter()
+                    .filter(|mapping| mapping.stripe_customer_id == customer)
+                    .cloned()
+                    .collect();
+                let covered = named
+                    .is_none_or(|named| customer::covered(&of_customer, &named, row.created_at));
+                if renamed || !covered {
+                    self.tasks.customers.insert(customer);
+                }
+            }
+            self.draft(row.into_row());
+
+            let listed = subscription::items(&self.environment, object, &items);
+            let complete = !subscription::has_more_items(object);
+            self.due(object, (!complete).then_some(Due::Items));
+            for was in rows.iter().filter_map(SubscriptionItem::from_row) {
+                let of_this = was.stripe_subscription_id.as_ref() == Some(id);
+                let kept = listed.iter().any(|item| {
+                    item.stripe_subscription_item_id == was.stripe_subscription_item_id
+                });
+                if complete && of_this && !kept {
+                    self.remove(was.into_row());
+                }
+            }
+            listed
+                .into_iter()
+                .for_each(|item| self.draft(item.into_row()));
+        }
+        if !moved.is_empty() {
+            let moved =
+                question::<Invoice>("stripe_subscription_id", texts(moved.into_iter().collect()));
+            for invoice in self.find::<Invoice>(&[moved])? {
+                self.tasks
+                    .payments
+                    .invoices
+                    .insert(invoice.stripe_invoice_id);
+            }
+        }
+        Ok(())
+    }
+
+    fn customers(&mut self, ids: BTreeSet<String>) -> Step<(), S> {
+        self.need(ids.iter().cloned().map(|id| alone(Scope::Customer(id))))?;
+        let of_ids = || ids.iter().cloned().map(Cell::Text);
+        let rows = self.find_rows(&[
+            question::<CheckoutSession>("stripe_customer_id", of_ids()),
+            question::<Subscription>("stripe_customer_id", of_ids()),
+            question::<CustomerMapping>("stripe_customer_id", of_ids()),
+        ])?;
+        let mut moved = BTreeSet::new();
+        for id in &ids {
+            let sessions: Vec<_> = rows
+                .iter()
+                .filter_map(CheckoutSession::from_row)
+                .filter(|row| row.stripe_customer_id.as_ref() == Some(id))
+                .collect();
+            let subscriptions: Vec<_> = rows
+                .iter()
+                .filter_map(Subscription::from_row)
+                .filter(|row| row.stripe_customer_id.as_ref() == Some(id))
+                .collect();
+            let were: Vec<_> = rows
+                .iter()
+                .filter_map(CustomerMapping::from_row)
+                .filter(|row| row.stripe_customer_id == *id)
+                .collect();
+            let are = customer::mappings(&self.environment, id, &sessions, &subscriptions, &were);
+            let subjects = |rows: &[CustomerMapping]| -> BTreeSet<_> {
+                rows.iter()
+                    .map(|row| (row.subject_type.clone(), row.subject_id.clone()))
+                    .collect()
+            };
+            let (before, after) = (subjects(&were), subjects(&are));
+            if before != after {
+                moved.insert(id.clone());
+            }
+            for was in were {
+                if !after.contains(&(was.subject_type.clone(), was.subject_id.clone())) {
+                    self.remove(was.into_row());
+                }
+            }
+            are.into_iter().for_each(|row| self.draft(row.into_row()));
+        }
+        self.follow_customers(&moved)
+    }
+
+    /// Everything whose subject may come from these customers' mappings.
+    fn follow_customers(&mut self, ids: &BTreeSet<String>) -> Step<(), S> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let of_ids = || ids.iter().cloned().map(Cell::Text);
+        let rows = self.find_rows(&[
+            question::<Subscription>("stripe_customer_id", of_ids()),
+            question::<Invoice>("stripe_customer_id", of_ids()),
+            question::<Payment>("stripe_customer_id", of_ids()),
+        ])?;
+        for row in rows {
+            if let Some(row) = Subscription::from_row(&row) {
+                self.tasks.subscriptions.insert(row.stripe_subscription_id);
+            } else if let Some(row) = Invoice::from_row(&row) {
+                self.tasks.payments.invoices.insert(row.stripe_invoice_id);
+            } else if let Some(row) = Payment::from_row(&row) {
+                self.tasks
+                    .payments
+                    .intents
+                    .extend(row.stripe_payment_intent_id);
+                self.tasks.payments.charges.extend(row.stripe_charge_id);
+                self.tasks.payments.invoices.extend(row.stripe_invoice_id);
+                let session = row.stripe_checkout_session_id;
+                let session = session.map(|id| key("checkout.session", &id));
+                self.tasks.payments.others.extend(session);
+            }
+        }
+        Ok(())
+    }
+
+    fn payments(&mut self, seeds: Ids) -> Step<(), S> {
+        let objects = self.closure(seeds)?;
+        let links: Vec<Links> = objects.values().map(Links::of).collect();
+        self.need(objects.values().flat_map(reading))?;
+        let rows = links.iter().filter_map(|links| links.session_row);
+        let subscriptions = links.iter().filter_map(|links| links.subscription.clone());
+        let customers = links.iter().filter_map(|links| links.customer.clone());
+        let found = self.find_rows(&[
+            question::<CheckoutSession>("id", rows.map(Cell::Uuid)),
+            question::<Subscription>("stripe_subscription_id", subscriptions.map(Cell::Text)),
+            question::<CustomerMapping>("stripe_customer_id", customers.map(Cell::Text)),
+        ])?;
+        let mut owners = Owners::default();
+        for row in &found {
+            CheckoutSession::from_row(row)
+                .into_iter()
+                .for_each(|row| owners.add_session(row));
+            Subscription::from_row(row)
+                .into_iter()
+                .for_each(|row| owners.add_subscription(row));
+            CustomerMapping::from_row(row)
+                .into_iter()
+                .for_each(|row| owners.add_mapping(row));
+        }
+        let group = Group::new(objects.values());
+        let projected = payment::project(&self.environment, &group, &owners);
+        projected
+            .invoices
+            .into_iter()
+            .for_each(|row| self.draft(row.into_row()));
+        projected
+            .payments
+            .into_iter()
+            .for_each(|row| self.draft(row.into_row()));
+        for object in objects.values() {
+            self.due(object, projected.due.get(&object.key).copied());
+        }
+        Ok(())
+    }
+
+    /// Everything that hangs together with these ids, found step by step, each id locked before
+    /// what names it is read.
+    fn closure(&mut self, seeds: Ids) -> Step<BTreeMap<Key, Object>, S> {
+        let mut objects = BTreeMap::new();
+        let mut seen = Ids::default();
+        let mut new = seeds;
+        while !new.is_empty() {
+            self.need(new.scopes().map(alone))?;
+            let found = self.store.objects(&new.keys(), &new.links())?;
+            seen.extend(std::mem::take(&mut new));
+            for known in found {
+                new.add(&known.object);
+                objects.insert(known.object.key.clone(), known.object.clone());
+                self.known.insert(known.object.key.clone(), known);
+            }
+            new.others.clear();
+            new = new.without(&seen);
+        }
+        Ok(objects)
+    }
+
+    /// These objects as the mirror has them, read once.
+    fn read(&mut self, keys: BTreeSet<Key>) -> Step<Vec<Object>, S> {
+        let missing: Vec<_> = keys
+            .iter()
+            .filter(|key| !self.known.contains_key(key))
+            .cloned()
+            .collect();
+        if !missing.is_empty() {
+            for known in self.store.objects(&missing, &[])? {
+                self.known.insert(known.object.key.clone(), known);
+            }
+        }
+        Ok(keys
+            .iter()
+            .filter_map(|key| Some(self.known.get(key)?.object.clone()))
+            .collect())
+    }
+
+    fn find<P: Projected>(&mut self, questions: &[Find]) -> Step<Vec<P>, S> {
+        Ok(self
+            .find_rows(questions)?
+            .iter()
+            .filter_map(P::from_row)
+            .collect())
+    }
+
+    /// The rows that answer the questions, as they will be once this run is written.
+    fn find_rows(&mut self, questions: &[Find]) -> Step<Vec<Row>, S> {
+        let asked: Vec<_> = questions
+            .iter()
+            .filter(|q| !q.values.is_empty())
+            .cloned()
+            .collect();
+        if asked.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut rows = self.store.find(&asked)?;
+        rows.retain(|row| {
+            let place = place(row);
+            !self.drafts.contains_key(&place) && !self.gone.contains_key(&place)
+        });
+        let drafted = self.drafts.values().filter(|row| {
+            asked
+                .iter()
+                .any(|q| q.table == row.table && q.values.contains(row.get(q.column)))
+        });
+        rows.extend(drafted.cloned());
+        rows.sort_by_cached_key(place);
+        Ok(rows)
+    }
+
+    fn draft(&mut self, row: Row) {
+        let place = place(&row);
+        self.gone.remove(&place);
+        self.drafts.insert(place, row);
+    }
+
+    fn remove(&mut self, row: Row) {
+        let place = place(&row);
+        self.drafts.remove(&place);
+        self.gone.insert(place, row);
+    }
+
+    /// Notes whether Stripe must be asked about an object.
+    fn due(&mut self, object: &Object, why: Option<Due>) {
+        match why {
+            Some(due) => self.dues.insert(object.key.clone(), due),
+            None => self.dues.remove(&object.key),
+        };
+    }
+
+    /// Waits for locks, before anything else is held.
+    fn wait(&mut self, mut wanted: Vec<Lock>) -> Step<(), S> {
+        wanted.push(Lock {
+            scope: Scope::Environment,
+            exclusive: false,
+        });
+        let missing = self.missing(wanted);
+        if missing
+            .iter()
+            .any(|lock| lock.exclusive && lock.scope == Scope::Environment)
+        {
+            self.held.insert(Scope::Environment, true);
+            self.store.lock(&[Lock {
+                scope: Scope::Environment,
+                exclusive: true,
+            }])?;
+            return Ok(());
+        }
+        self.store.lock(&missing)?;
+        self.held
+            .extend(missing.into_iter().map(|lock| (lock.scope, lock.exclusive)));
+        Ok(())
+    }
+
+    /// Takes locks that turn out to be needed, or stops the run.
+    fn need(&mut self, wanted: impl IntoIterator<Item = Lock>) -> Step<(), S> {
+        let missing = self.missing(wanted);
+        if missing.is_empty() || self.store.try_lock(&missing)? {
+            self.held
+                .extend(missing.into_iter().map(|lock| (lock.scope, lock.exclusive)));
+            return Ok(());
+        }
+        Err(Stop::Contended(missing))
+    }
+
+    /// The locks among these that are not held, sorted, one a scope.
+    fn missing(&self, wanted: impl IntoIterator<Item = Lock>) -> Vec<Lock> {
+        if self.held.get(&Scope::Environment) == Some(&true) {
+            return Vec::new();
+        }
+        let mut missing: BTreeMap<Scope, bool> = BTreeMap::new();
+        for Lock { scope, exclusive } in wanted {
+            if !self.held.get(&scope).is_some_and(|held| *held >= exclusive) {
+                *missing.entry(scope).or_default() |= exclusive;
+            }
+        }
+        missing
+            .into_iter()
+            .map(|(scope, exclusive)| Lock { scope, exclusive })
+            .collect()
+    }
+
+    /// Writes what was computed.
+    fn close(self, outcome: Step<(), S>) -> Result<Outcome, S::Error> {
+        match outcome {
+            Ok(()) => {}
+            Err(Stop::Contended(locks)) => return Ok(Outcome::Contended(locks)),
+            Err(Stop::Failed(error)) => return Err(error),
+        }
+        let Self {
+            store,
+            known,
+            drafts,
+            gone,
+            dues,
+            ..
+        } = self;
+        let mut changed = Vec::new();
+        let mut due = Vec::new();
+        for (key, known) in known {
+            let why = known.object.undecided.then_some(Due::Undecided);
+            let why = why.or(dues.get(&key).copied());
+            if known.due.as_deref() != why.map(Due::as_str) {
+                due.extend(why.map(|why| (key.clone(), why)));
+                changed.push((key, why));
+            }
+        }
+        if !changed.is_empty() {
+            store.set_due(&changed)?;
+        }
+        let deleted: Vec<_> = gone.into_values().collect();
+        if !deleted.is_empty() {
+            store.delete(deleted.clone())?;
+        }
+        let rows: Vec<_> = drafts.into_values().collect();
+        let written = if rows.is_empty() {
+            Vec::new()
+        } else {
+            store.write(rows)?
+        };
+        Ok(Outcome::Settled(Changes {
+            written,
+            deleted,
+            due,
+        }))
+    }
+}
+
+/// The locks that whoever writes or projects an object needs: its own and those of what it names.
+fn locks_of(object: &Object) -> Vec<Lock> {
+    let links = Links::of(object);
+    let object_type = object.key.object_type.as_str();
+    let mut locks: Vec<_> = own_lock(&object.key).into_iter().collect();
+    locks.extend(links.payment_intent.map(Scope::PaymentIntent).map(alone));
+    locks.extend(links.charge.map(Scope::Charge).map(alone));
+    locks.extend(links.invoice.map(Scope::Invoice).map(alone));
+    // An invoice only asks whose its subscription is; a session or an item may change that.
+    let exclusive = object_type != "invoice";
+    locks.extend(
+        links
+            .subscription
+            .map(Scope::Subscription)
+            .map(|scope| Lock { scope, exclusive }),
+    );
+    // A session or a subscription may map its customer to a subject; the rest only ask.
+    let exclusive = match object_type {
+        "checkout.session" => true,
+        "subscription" => subscription::own_subject(object).is_some(),
+        _ => false,
+    };
+    locks.extend(
+        links
+            .customer
+            .map(Scope::Customer)
+            .map(|scope| Lock { scope, exclusive }),
+    );
+    let exclusive = object_type == "checkout.session";
+    locks.extend(
+        links
+            .session_row
+            .map(Scope::Session)
+            .map(|scope| Lock { scope, exclusive }),
+    );
+    locks
+}
+
+/// The locks that whoever projects payments from an object needs: those of subscriptions,
+/// customers and sessions are only asked whose the payment is.
+fn reading(object: &Object) -> Vec<Lock> {
+    let mut locks = locks_of(object);
+    for lock in &mut locks {
+        lock.exclusive = matches!(
+            lock.scope,
+            Scope::Invoice(_) | Scope::PaymentIntent(_) | Scope::Charge(_)
+        );
+    }
+    locks
+}
+
+fn own_lock(key: &Key) -> Option<Lock> {
+    let id = key.id.clone();
+    Some(alone(match key.object_type.as_str() {
+        "payment_intent" => Scope::PaymentIntent(id),
+        "charge" => Scope::Charge(id),
+        "invoice" => Scope::Invoice(id),
+        "subscription" => Scope::Subscription(id),
+        _ => return None,
+    }))
+}
+
+fn alone(scope: Scope) -> Lock {
+    Lock {
+        scope,
+        exclusive: true,
+    }
+}
+
+fn key(object_type: &str, id: &str) -> Key {
+    Key {
+        object_type: object_type.to_owned(),
+        id: id.to_owned(),
+    }
+}
+
+fn question<P: Projected>(column: &'static str, values: impl Iterator<Item = Cell>) -> Find {
+    let values: BTreeSet<_> = values.collect();
+    Find {
+        table: P::TABLE,
+        column,
+        values: values.into_iter().collect(),
+    }
+}
+
+/// Where a row is written: by table, then by key.
+fn place(row: &Row) -> (usize, Vec<Cell>) {
+    let place = |table: &Table| TABLES.iter().position(|t| *t == table);
+    (place(row.table).unwrap_or(TABLES.len()), row.key())
+}
