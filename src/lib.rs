@@ -1,10 +1,14 @@
 //! Stripe Checkout, the customer portal, webhooks and synced payment state, inside Postgres.
 
+mod access;
+pub mod connection;
 mod expose;
 mod grants;
 pub mod guard;
 mod install;
 pub mod postgres;
+pub mod secrets;
+pub mod stripe_errors;
 
 use pgrx::extension_sql_file;
 
@@ -14,6 +18,8 @@ extension_sql_file!("../sql/bootstrap.sql", bootstrap);
 extension_sql_file!("../sql/types.sql");
 extension_sql_file!("../sql/secrets.sql");
 extension_sql_file!("../sql/install.sql", requires = ["types"]);
+extension_sql_file!("../sql/connection.sql", requires = ["types"]);
+extension_sql_file!("../sql/access.sql", requires = ["types"]);
 extension_sql_file!("../sql/finalize.sql", finalize);
 
 /// How Stripe's secrets begin, which the server log must not show.

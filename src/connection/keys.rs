@@ -1,0 +1,205 @@
+//! The Stripe key of an environment: set, opened, removed.
+
+use super::account::{self, Account};
+use super::status::next_step;
+use super::{as_owner, lock, parse_environment, row, tell, with_key};
+use crate::postgres::error::{Failure, SqlState, surface};
+use crate::postgres::identity;
+use crate::postgres::spi::{Composite, Statement};
+use crate::secrets::{self, Kind, Secret};
+use pgrx::prelude::*;
+use stripe::{Environment, SecretKey, permission};
+
+/// Opens a stored key.
+pub(super) fn open(secret: &Secret) -> Result<SecretKey, Failure> {
+    let opened = secret.open()?;
+    parse(
+        secret.environment,
+        std::str::from_utf8(&opened).unwrap_or_default(),
+    )
+}
+
+fn parse(environment: Environment, text: &str) -> Result<SecretKey, Failure> {
+    SecretKey::parse(environment, text).map_err(|error| {
+        let hint = error.hint();
+        Failure::argument("not_a_stripe_key", error.to_string())
+            .with("argument", "secret_key")
+            .hint(hint)
+    })
+}
+
+/// `payments.set_stripe_key(environment, secret_key)`.
+#[pg_extern(sql = false)]
+fn set_stripe_key(environment: Option<&str>, secret_key: Option<&str>) -> Composite {
+    surface(|| set(environment, secret_key).map_err(Failure::hiding_statement))
+}
+
+fn set(environment: Option<&str>, secret_key: Option<&str>) -> Result<Composite, Failure> {
+    let environment = parse_environment(environment)?;
+    let key = parse(environment, secret_key.unwrap_or_default())?;
+    refuse_read_only()?;
+    let account = with_key(&key, |client| account::of(client, &key))?;
+
+    lock(environment)?;
+    refuse_other_account(environment, &account)?;
+    let is_new = !is_stored(environment, &key)?;
+    if is_new {
+        let secret = Secret::seal(environment, Kind::StripeKey, key.expose())?;
+        secrets::forget_stripe_key(environment)?;
+        secret.store()?;
+    }
+    connect(environment, &key, &account, is_new)?;
+    say_connected(environment, &account)?;
+    row(environment)
+}
+
+/// Rather before Stripe is asked than after.
+fn refuse_read_only() -> Result<(), Failure> {
+    match identity::transaction_is_read_only() {
+        false => Ok(()),
+        true => Err(Failure::new(
+            SqlState::new("25006"),
+            "read_only_transaction",
+            "a key cannot be set in a read-only transaction",
+        )),
+    }
+}
+
+/// Objects of two accounts in one environment could never be told apart again.
+fn refuse_other_account(environment: Environment, account: &Account) -> Result<(), Failure> {
+    static BEFORE: Statement = Statement::new(
+        "select c.stripe_account_id
+           from payments.stripe_connections as c
+          where c.environment = $1
+            and (exists (
+                    select
+                      from payments.stripe_objects as o
+                     where o.environment = $1)
+                 or exists (
+                    select
+                      from payments.checkout_sessions as s
+                     where s.environment = $1))",
+    );
+    let before: Option<String> = as_owner(|| {
+        let found = BEFORE.first(&[environment.as_str().into()], |row| row.get(1))?;
+        Ok(found.flatten())
+    })?;
+    let Some(before) = before.filter(|before| account.id.as_ref() != Some(before)) else {
+        return Ok(());
+    };
+    let message = match &account.id {
+        Some(id) => format!(
+            "the key belongs to the Stripe account {id}, and the environment \"{environment}\" \
+             has the data of {before}"
+        ),
+        None => format!(
+            "Stripe does not tell whose key this is, and the environment \"{environment}\" has \
+             the data of {before}"
+        ),
+    };
+    Err(
+        Failure::new(SqlState::PREREQUISITE_STATE, "other_account", message)
+            .with("environment", environment.as_str())
+            .with("stripe_account_id", account.id.as_deref())
+            .with("data_of", before.as_str())
+            .hint(format!(
+                "Set a key of {before}, or use another database for another account."
+            )),
+    )
+}
+
+fn is_stored(environment: Environment, key: &SecretKey) -> Result<bool, Failure> {
+    let stored = secrets::stripe_key(environment)?;
+    // One that does not open is replaced.
+    let stored = stored.and_then(|secret| open(&secret).ok());
+    Ok(stored.is_some_and(|stored| stored.expose() == key.expose()))
+}
+
+fn connect(
+    environment: Environment,
+    key: &SecretKey,
+    account: &Account,
+    is_new: bool,
+) -> Result<(), Failure> {
+    static CONNECT: Statement = Statement::new(
+        "update payments.stripe_connections as c
+            set status = 'connected',
+                stripe_account_id = $2,
+                stripe_account_email = $3,
+                account_livemode = $4,
+                masked_key = $5,
+                missing_permissions = $6,
+                key_set_at = case when $7 then now() else c.key_set_at end,
+                updated_at = now()
+          where c.environment = $1",
+    );
+    let missing = Some(account.missing_permissions.clone()).filter(|missing| !missing.is_empty());
+    as_owner(|| {
+        CONNECT.execute(&[
+            environment.as_str().into(),
+            account.id.as_deref().into(),
+            account.email.as_deref().into(),
+            environment.livemode().into(),
+            key.masked().into(),
+            missing.into(),
+            is_new.into(),
+        ])
+    })?;
+    Ok(())
+}
+
+fn say_connected(environment: Environment, account: &Account) -> Result<(), Failure> {
+    let whose = account
+        .id
+        .as_deref()
+        .unwrap_or("a Stripe account that it does not name");
+    tell(
+        PgLogLevel::NOTICE,
+        format!("the environment \"{environment}\" is connected to {whose}"),
+        next_step(environment)?,
+    );
+    if !account.missing_permissions.is_empty() {
+        tell(
+            PgLogLevel::WARNING,
+            format!(
+                "the restricted key lacks {}",
+                account.missing_permissions.join(", ")
+            ),
+            Some(format!(
+                "Make a key with all that is needed at {}",
+                permission::link(environment, &permission::REQUIRED)
+            )),
+        );
+    }
+    Ok(())
+}
+
+/// `payments.remove_stripe_key(environment)`.
+#[pg_extern(sql = false)]
+fn remove_stripe_key(environment: Option<&str>) -> Composite {
+    surface(|| {
+        let environment = parse_environment(environment)?;
+        remove(environment)?;
+        row(environment)
+    })
+}
+
+fn remove(environment: Environment) -> Result<(), Failure> {
+    // The account stays: it says whose data the tables hold.
+    static DISCONNECT: Statement = Statement::new(
+        "update payments.stripe_connections as c
+            set status = 'unconfigured',
+                masked_key = null,
+                key_set_at = null,
+                missing_permissions = null,
+                open_to_apps = false,
+                webhook_configured_at = null,
+                updated_at = now()
+          where c.environment = $1",
+    );
+    lock(environment)?;
+    secrets::forget_stripe_key(environment)?;
+    secrets::forget_signing_secrets(environment)?;
+    as_owner(|| DISCONNECT.execute(&[environment.as_str().into()]))?;
+    Ok(())
+}

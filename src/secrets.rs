@@ -1,0 +1,207 @@
+//! The sealed secrets: Stripe keys and webhook signing secrets.
+//!
+//! Their table is the extension's own, so that no dump takes it along, and nobody but the
+//! extension's owner may read it: every statement here runs as that role. A secret is sealed before
+//! it comes near the table, together with its environment, kind and id, so that the sealed form of
+//! one does not open in the place of another.
+
+use crate::postgres::error::{Failure, SqlState};
+use crate::postgres::identity;
+use crate::postgres::sealed;
+use crate::postgres::spi::{Row, Statement};
+use pgrx::datum::TimestampWithTimeZone;
+use stripe::Environment;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+/// What a secret is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An API key, `sk_…` or `rk_…`; one an environment.
+    StripeKey,
+    /// A webhook signing secret, `whsec_…`; several an environment.
+    SigningSecret,
+}
+
+impl Kind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Kind::StripeKey => "stripe_key",
+            Kind::SigningSecret => "signing_secret",
+        }
+    }
+}
+
+/// A secret as the table keeps it.
+#[derive(PartialEq)]
+pub struct Secret {
+    /// Names it, and is part of what it is sealed with.
+    pub id: Uuid,
+    /// Whose it is.
+    pub environment: Environment,
+    /// When it stops being accepted; None when it does not.
+    pub expires_at: Option<TimestampWithTimeZone>,
+    kind: Kind,
+    sealed: Vec<u8>,
+}
+
+impl Secret {
+    /// Seals a secret. Nothing is written yet.
+    ///
+    /// # Errors
+    /// 55000 when the key file cannot be made or used.
+    pub fn seal(environment: Environment, kind: Kind, plaintext: &str) -> Result<Secret, Failure> {
+        let mut secret = Secret {
+            id: Uuid::new_v4(),
+            environment,
+            expires_at: None,
+            kind,
+            sealed: Vec::new(),
+        };
+        secret.sealed = sealed::seal(&secret.context(), plaintext.as_bytes())?;
+        Ok(secret)
+    }
+
+    /// Opens it.
+    ///
+    /// # Errors
+    /// 55000 `secret_unreadable`, with the reason as `reason` in the DETAIL.
+    pub fn open(&self) -> Result<Zeroizing<Vec<u8>>, Failure> {
+        sealed::open(&self.context(), &self.sealed).map_err(|reason| {
+            let what = match self.kind {
+                Kind::StripeKey => "Stripe key",
+                Kind::SigningSecret => "webhook signing secret",
+            };
+            let message = format!(
+                "the {what} of the environment \"{}\" cannot be opened: {}",
+                self.environment, reason.message
+            );
+            let mut failure =
+                Failure::new(SqlState::PREREQUISITE_STATE, "secret_unreadable", message)
+                    .with("environment", self.environment.as_str())
+                    .with("reason", reason.code);
+            failure.hint = reason.hint;
+            failure
+        })
+    }
+
+    /// Writes it.
+    pub fn store(&self) -> Result<(), Failure> {
+        static STORE: Statement = Statement::new(
+            "insert into payments.secrets (id, environment, kind, sealed)
+             values ($1, $2, $3, $4)",
+        );
+        as_extension_owner(|| {
+            STORE.execute(&[
+                sql_uuid(self.id).into(),
+                self.environment.as_str().into(),
+                self.kind.as_str().into(),
+                self.sealed.as_slice().into(),
+            ])
+        })?;
+        Ok(())
+    }
+
+    fn context(&self) -> String {
+        let (environment, kind) = (self.environment, self.kind.as_str());
+        format!("payments.secrets/{environment}/{kind}/{}", self.id)
+    }
+
+    fn read(kind: Kind) -> impl Fn(&Row) -> Result<Secret, Failure> {
+        move |row| {
+            let environment: String = row.required(2)?;
+            Ok(Secret {
+                id: Uuid::from_bytes(*row.required::<pgrx::Uuid>(1)?.as_bytes()),
+                environment: environment
+                    .parse()
+                    .map_err(|_| Failure::internal("a secret of neither environment"))?,
+                expires_at: row.get(4)?,
+                kind,
+                sealed: row.required(3)?,
+            })
+        }
+    }
+}
+
+/// The Stripe key of an environment; None when none is stored, as after a restore.
+pub fn stripe_key(environment: Environment) -> Result<Option<Secret>, Failure> {
+    static KEY: Statement = Statement::new(
+        "select id, environment, sealed, expires_at
+           from payments.secrets
+          where environment = $1
+            and kind = 'stripe_key'",
+    );
+    as_extension_owner(|| {
+        KEY.first(
+            &[environment.as_str().into()],
+            Secret::read(Kind::StripeKey),
+        )
+    })
+}
+
+/// The signing secrets of both environments that are accepted now, the newest first.
+pub fn signing_secrets() -> Result<Vec<Secret>, Failure> {
+    static LIVE: Statement = Statement::new(
+        "select id, environment, sealed, expires_at
+           from payments.secrets
+          where kind = 'signing_secret'
+            and (expires_at is null
+                 or expires_at > clock_timestamp())
+          order by expires_at desc nulls first, created_at desc, id",
+    );
+    as_extension_owner(|| LIVE.rows(&[], Secret::read(Kind::SigningSecret)))
+}
+
+/// Makes one signing secret the newest of its environment: it does not expire, the others do, a day
+/// from now at the latest. That is how long Stripe signs with both after a secret is rolled
+/// (<https://docs.stripe.com/webhooks#roll-endpoint-secrets>). Forgets those that expired.
+pub fn prefer_signing_secret(environment: Environment, id: Uuid) -> Result<(), Failure> {
+    static PREFER: Statement = Statement::new(
+        "update payments.secrets
+            set expires_at = case
+                    when id <> $2
+                    then now() + interval '24 hours'
+                end
+          where environment = $1
+            and kind = 'signing_secret'
+            and (id = $2) = (expires_at is not null)",
+    );
+    static FORGET_EXPIRED: Statement = Statement::new(
+        "delete from payments.secrets
+          where environment = $1
+            and expires_at <= now()",
+    );
+    as_extension_owner(|| {
+        PREFER.execute(&[environment.as_str().into(), sql_uuid(id).into()])?;
+        FORGET_EXPIRED.execute(&[environment.as_str().into()])
+    })?;
+    Ok(())
+}
+
+/// Forgets the Stripe key of an environment.
+pub fn forget_stripe_key(environment: Environment) -> Result<(), Failure> {
+    forget(environment, Kind::StripeKey)
+}
+
+/// Forgets the signing secrets of an environment.
+pub fn forget_signing_secrets(environment: Environment) -> Result<(), Failure> {
+    forget(environment, Kind::SigningSecret)
+}
+
+fn forget(environment: Environment, kind: Kind) -> Result<(), Failure> {
+    static FORGET: Statement = Statement::new(
+        "delete from payments.secrets
+          where environment = $1
+            and kind = $2",
+    );
+    as_extension_owner(|| FORGET.execute(&[environment.as_str().into(), kind.as_str().into()]))?;
+    Ok(())
+}
+
+fn as_extension_owner<R>(stretch: impl FnOnce() -> Result<R, Failure>) -> Result<R, Failure> {
+    identity::as_user(identity::extension_owner()?, stretch)
+}
+
+fn sql_uuid(id: Uuid) -> pgrx::Uuid {
+    pgrx::Uuid::from_bytes(*id.as_bytes())
+}
