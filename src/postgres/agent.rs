@@ -1,21 +1,20 @@
 //! The HTTP client of this backend.
 
 use super::resolver::ThreadedResolver;
-use super::transport::TcpConnector;
+use super::transport::{TcpConnector, WipingConnector};
 use super::{settings, tls};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector, RustlsConnector};
 use ureq::{Agent, Proxy};
 
-/// An idle connection that may have been closed by the other side while nobody looked is not worth
-/// the risk of a request that must be sent twice.
+/// Load balancers commonly close a connection that was idle for a minute. One that closes just when
+/// it is used again costs a retry.
 const MOST_IDLE: Duration = Duration::from_secs(50);
 
 /// What an agent is made from; another agent is made when it changes.
 #[derive(PartialEq)]
 struct Origin {
-    process: u32,
     proxy: Option<String>,
     connect_timeout: Duration,
 }
@@ -31,7 +30,6 @@ static AGENT: Mutex<Option<(Origin, Agent)>> = Mutex::new(None);
 /// is the caller's to set, with `timeout_global`.
 pub fn agent() -> Agent {
     let origin = Origin {
-        process: std::process::id(),
         proxy: settings::http_proxy(),
         connect_timeout: settings::http_connect_timeout(),
     };
@@ -63,6 +61,7 @@ fn make(origin: &Origin) -> Agent {
     let connector =
         ().chain(ConnectProxyConnector::default())
             .chain(TcpConnector)
-            .chain(RustlsConnector::default());
+            .chain(RustlsConnector::default())
+            .chain(WipingConnector);
     Agent::with_parts(config, connector, ThreadedResolver)
 }

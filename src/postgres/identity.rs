@@ -100,19 +100,19 @@ pub fn extension_owner() -> Result<Oid, Failure> {
 /// A claim of the caller's JSON Web Token, as a gateway such as PostgREST leaves it in
 /// `request.jwt.claims`, or older ones in `request.jwt.claim.…`.
 ///
-/// These are settings that anybody who can run SQL can set. None when there is none, when it is
-/// empty (what a pooled connection keeps of an earlier request), or when it cannot be read.
+/// Anybody who can run SQL can set these. None when there is no such claim, when it is empty (what
+/// a pooled connection keeps of an earlier request), or when it cannot be read.
 pub fn request_claim(claim: &str) -> Option<String> {
-    let claims = setting("request.jwt.claims").unwrap_or_default();
-    let claims = serde_json::from_str::<Value>(&claims).unwrap_or_default();
-    let found = match claims.get(claim) {
-        Some(Value::String(text)) => Some(text.clone()),
-        Some(Value::Number(number)) => Some(number.to_string()),
-        _ => None,
+    let claims = setting("request.jwt.claims").filter(|claims| !claims.is_empty());
+    let found = match claims {
+        None => setting(&format!("request.jwt.claim.{claim}")),
+        Some(claims) => match serde_json::from_str::<Value>(&claims).ok()?.get(claim)? {
+            Value::String(text) => Some(text.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        },
     };
-    found
-        .or_else(|| setting(&format!("request.jwt.claim.{claim}")))
-        .filter(|text| !text.is_empty())
+    found.filter(|text| !text.is_empty())
 }
 
 /// Who asks: the subject of the caller's JSON Web Token, or else the role.

@@ -89,10 +89,15 @@ pub(super) fn wait(
 /// Lets `duration` pass.
 ///
 /// # Errors
-/// [`Interrupted`], wrapped for the HTTP client, when the backend is to end.
-pub fn pause(duration: Duration) -> Result<(), ureq::Error> {
-    wait_latch(None, Some(Instant::now() + duration))?;
+/// [`Interrupted`] when the backend is to end.
+pub fn sleep(duration: Duration) -> Result<(), Interrupted> {
+    wait_latch(None, Instant::now().checked_add(duration))?;
     Ok(())
+}
+
+/// [`sleep`] for those who speak of errors as the HTTP client does.
+pub fn pause(duration: Duration) -> Result<(), ureq::Error> {
+    Ok(sleep(duration)?)
 }
 
 fn wait_latch(

@@ -63,16 +63,17 @@ impl Marks {
             line.hide_stmt |= in_setter || has(&self.secrets, statement);
 
             let memory = line.assoc_context;
-            for text in [
-                &mut line.message,
-                &mut line.detail,
-                &mut line.detail_log,
-                &mut line.hint,
-                &mut line.context,
-                &mut line.internalquery,
+            for (text, may_show_call) in [
+                (&mut line.message, true),
+                (&mut line.detail, true),
+                (&mut line.detail_log, true),
+                (&mut line.hint, false),
+                (&mut line.context, true),
+                (&mut line.internalquery, true),
             ] {
                 let shown = bytes(*text);
-                let shows_call = in_setter && (has(&self.setters, shown) || has_parameters(shown));
+                let shows_call = (in_setter && may_show_call)
+                    && (has(&self.setters, shown) || has_parameters(shown));
                 if shows_call || has(&self.secrets, shown) {
                     *text = pg_sys::MemoryContextStrdup(memory, BLANK.as_ptr());
                 }

@@ -70,8 +70,14 @@ pub fn open(context: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Failure>
             return Err(damaged());
         };
         if id != keys.id {
-            return Err(unreadable("secret_of_another_key_file", "the secret was sealed with another key file")
-                .hint("Put the key file back that was there when the secret was set, or set the secret again."));
+            return Err(unreadable(
+                "secret_of_another_key_file",
+                "the secret was sealed with another key file",
+            )
+            .hint(
+                "Put the key file back that was there when the secret was set, or set the secret \
+                 again.",
+            ));
         }
         let payload = Payload {
             msg: ciphertext,
@@ -165,12 +171,23 @@ enum Missing {
 
 fn with_keys<R>(missing: Missing, work: impl FnOnce(&Keys) -> R) -> Result<R, Failure> {
     let path = settings::key_file();
-    if missing == Missing::Make
-        && matches!(fs::metadata(&path), Err(error) if error.kind() == ErrorKind::NotFound)
-    {
-        make(&path).map_err(|error| refused(&path, "made", &error))?;
+    let found = match fs::metadata(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound && missing == Missing::Make => {
+            make(&path).map_err(|error| {
+                unreadable(
+                    "key_file_unusable",
+                    format!("the key file cannot be made: {error}"),
+                )
+                .hint(NAMED_BY)
+            })?;
+            fs::metadata(&path)
+        }
+        found => found,
+    };
+    let found = found.map_err(|error| unusable(&error))?;
+    if !found.is_file() {
+        return Err(unreadable("key_file_unusable", "the key file is not a file").hint(NAMED_BY));
     }
-    let found = fs::metadata(&path).map_err(|error| refused(&path, "read", &error))?;
 
     let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
     let current = Identity::of(&path, &found);
@@ -182,36 +199,33 @@ fn with_keys<R>(missing: Missing, work: impl FnOnce(&Keys) -> R) -> Result<R, Fa
 }
 
 fn read(path: &Path) -> Result<(Identity, Keys), Failure> {
-    let mut file = File::open(path).map_err(|error| refused(path, "read", &error))?;
-    let opened = file
-        .metadata()
-        .map_err(|error| refused(path, "read", &error))?;
+    let mut file = File::open(path).map_err(|error| unusable(&error))?;
+    let opened = file.metadata().map_err(|error| unusable(&error))?;
     if opened.mode() & 0o077 != 0 {
-        return Err(unreadable(
-            "key_file_exposed",
-            format!("the key file \"{}\" can be read by others", path.display()),
-        )
-        .hint(
-            "It must belong to the operating system's user that runs Postgres, with mode 0600.",
-        ));
+        return Err(
+            unreadable("key_file_exposed", "the key file can be read by others").hint(
+                "It must belong to the operating system's user that runs Postgres, with mode 0600.",
+            ),
+        );
     }
+
+    // Room for some white space around the digits; whatever is longer is not a key.
     let mut text = Zeroizing::new([0; 128]);
     let mut length = 0;
     while length < text.len() {
         match file.read(&mut text[length..]) {
             Ok(0) => break,
-            Ok(read) => length += read,
+            Ok(more) => length += more,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(refused(path, "read", &error)),
+            Err(error) => return Err(unusable(&error)),
         }
     }
     let mut root: Bytes32 = Zeroizing::new([0; 32]);
     hex::decode_to_slice(text[..length].trim_ascii(), root.as_mut_slice()).map_err(|_| {
-        unreadable(
-            "key_file_malformed",
-            format!("the key file \"{}\" is malformed", path.display()),
+        unreadable("key_file_malformed", "the key file is malformed").hint(
+            "It must hold 64 hexadecimal digits and nothing else. Put a good copy back, or remove \
+             it and set the secrets again.",
         )
-        .hint("It must hold 64 hexadecimal digits and nothing else. Put a good copy back, or remove it and set the secrets again.")
     })?;
     Ok((Identity::of(path, &opened), Keys::new(&root)))
 }
@@ -251,15 +265,23 @@ fn write_new(path: &Path, contents: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-fn refused(path: &Path, verb: &str, error: &io::Error) -> Failure {
-    let shown = path.display();
-    if error.kind() == ErrorKind::NotFound && verb == "read" {
-        return unreadable("key_file_missing", format!("the key file \"{shown}\" is missing")).hint(
-            "After a restore, put the key file back, or set the secrets again: they are not in a dump.",
-        );
+/// Whoever may call a function that needs a secret sees these errors, so they do not say where the
+/// file is.
+const NAMED_BY: &str = "The setting payments.key_file names the file; the operating system's user \
+                        that runs Postgres must be able to use it.";
+
+fn unusable(error: &io::Error) -> Failure {
+    match error.kind() {
+        ErrorKind::NotFound => unreadable("key_file_missing", "the key file is missing").hint(
+            "After a restore, put the key file back that payments.key_file names, or set the \
+             secrets again: they are not in a dump.",
+        ),
+        _ => unreadable(
+            "key_file_unusable",
+            format!("the key file cannot be used: {error}"),
+        )
+        .hint(NAMED_BY),
     }
-    unreadable("key_file_unusable", format!("the key file \"{shown}\" cannot be {verb}: {error}"))
-        .hint("The operating system's user that runs Postgres must be able to; the setting payments.key_file names the file.")
 }
 
 fn damaged() -> Failure {

@@ -1,10 +1,16 @@
 //! Trying something whose failure is to be recorded, not passed on.
 
 use super::error::{Failure, SqlState, text_at};
+use super::interrupt;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::CaughtError;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::Duration;
+
+/// Long enough for the other transaction to wake and take what we let go. Without it we often take
+/// it back first, and meet again.
+const AFTER_DEADLOCK: Duration = Duration::from_millis(20);
 
 /// An error, whole, as it would have reached the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +53,8 @@ pub fn attempt<T>(
 ) -> Result<Result<T, CapturedError>, Failure> {
     let outcome = match once(&mut work) {
         Err(Undone::Raised(error)) if error.sqlstate() == SqlState::DEADLOCK_DETECTED => {
-            error.captured();
+            drop(error.captured());
+            interrupt::sleep(AFTER_DEADLOCK)?;
             once(&mut work)
         }
         outcome => outcome,

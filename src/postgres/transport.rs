@@ -1,4 +1,4 @@
-//! TCP for the HTTP client, waiting as [`super::interrupt`] waits.
+//! Connections for the HTTP client: TCP, waiting as [`super::interrupt`] waits.
 
 use super::interrupt::{self, Readiness, Waited};
 use std::io::{ErrorKind, Read, Write};
@@ -9,6 +9,7 @@ use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport,
 };
 use ureq::{Error, Timeout};
+use zeroize::Zeroize;
 
 /// Opens TCP connections whose waits can be interrupted.
 #[derive(Debug)]
@@ -143,6 +144,51 @@ impl Transport for TcpTransport {
     fn is_open(&mut self) -> bool {
         let read = self.stream.read(&mut [0]);
         matches!(read, Err(error) if error.kind() == ErrorKind::WouldBlock)
+    }
+}
+
+/// Wipes what was sent, the secret key of the request's header among it, which would otherwise stay
+/// in the buffer for as long as the connection is kept alive. Belongs above TLS.
+#[derive(Debug)]
+pub(super) struct WipingConnector;
+
+impl<In: Transport> Connector<In> for WipingConnector {
+    type Out = WipingTransport<In>;
+
+    fn connect(
+        &self,
+        _details: &ConnectionDetails,
+        chained: Option<In>,
+    ) -> Result<Option<Self::Out>, Error> {
+        Ok(chained.map(WipingTransport))
+    }
+}
+
+/// See [`WipingConnector`].
+#[derive(Debug)]
+pub(super) struct WipingTransport<T>(T);
+
+impl<T: Transport> Transport for WipingTransport<T> {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        self.0.buffers()
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        let sent = self.0.transmit_output(amount, timeout);
+        self.0.buffers().output()[..amount].zeroize();
+        sent
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        self.0.await_input(timeout)
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.0.is_open()
+    }
+
+    fn is_tls(&self) -> bool {
+        self.0.is_tls()
     }
 }
 
