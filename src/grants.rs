@@ -10,13 +10,32 @@ use crate::postgres::{identity, spi};
 use pgrx::prelude::*;
 
 /// What apps call, for users who are logged in or not.
-const APP: &[&str] = &[];
+const APP: &[&str] = &[
+    "create_checkout_session",
+    "create_customer_portal_session",
+    "has_access",
+];
 
 /// What a gateway calls when Stripe delivers an event.
-const WEBHOOK: &[&str] = &[];
+const WEBHOOK: &[&str] = &["stripe_webhook", "handle_webhook"];
 
 /// What whoever runs the payments calls.
-const ADMIN: &[&str] = &[];
+const ADMIN: &[&str] = &[
+    "set_stripe_key",
+    "remove_stripe_key",
+    "set_webhook_secret",
+    "open_to_apps",
+    "status",
+    "current_subscription",
+    "create_checkout_session",
+    "create_customer_portal_session",
+    "has_access",
+    "handle_webhook",
+    "replay_event",
+    "failed_events",
+    "replay_failed",
+    "prune_webhook_events",
+];
 
 /// Lets a role start checkouts and open portals: those that the policies on the two tables allow.
 ///

@@ -1,14 +1,24 @@
 //! Stripe Checkout, the customer portal, webhooks and synced payment state, inside Postgres.
 
 mod access;
-pub mod connection;
+mod checkout;
+mod connection;
+mod customers;
+mod door;
+mod events;
 mod expose;
 mod grants;
-pub mod guard;
+mod guard;
 mod install;
-pub mod postgres;
-pub mod secrets;
-pub mod stripe_errors;
+mod portal;
+mod postgres;
+mod prices;
+mod proof;
+mod replay;
+mod secrets;
+mod store;
+mod stripe_errors;
+mod webhook;
 
 use pgrx::extension_sql_file;
 
@@ -20,6 +30,10 @@ extension_sql_file!("../sql/secrets.sql");
 extension_sql_file!("../sql/install.sql", requires = ["types"]);
 extension_sql_file!("../sql/connection.sql", requires = ["types"]);
 extension_sql_file!("../sql/access.sql", requires = ["types"]);
+extension_sql_file!("../sql/checkout.sql", requires = ["types"]);
+extension_sql_file!("../sql/portal.sql", requires = ["types"]);
+extension_sql_file!("../sql/webhook.sql", requires = ["types"]);
+extension_sql_file!("../sql/replay.sql", requires = ["types", "webhook"]);
 extension_sql_file!("../sql/finalize.sql", finalize);
 
 /// How Stripe's secrets begin, which the server log must not show.

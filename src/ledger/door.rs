@@ -75,6 +75,45 @@ pub fn observe<S: Store>(
     run.close(outcome)
 }
 
+/// Merges what was observed, and everything embedded in it, and computes no row: for when an app's
+/// trigger fails, and what Stripe said is to be known all the same.
+pub fn mirror<S: Store>(store: &mut S, observations: Vec<Observation>) -> Result<(), S::Error> {
+    let mut states: BTreeMap<Key, Mirrored> = BTreeMap::new();
+    for observation in observations.into_iter().flat_map(split) {
+        join_into(&mut states, Mirrored::of(observation));
+    }
+    store.merge(states.into_iter().collect())?;
+    Ok(())
+}
+
+/// Whether any row depends on objects of this type. Others are mirrored, and that is all.
+pub fn projects(object_type: &str) -> bool {
+    matches!(
+        object_type,
+        "charge"
+            | "checkout.session"
+            | "customer"
+            | "dispute"
+            | "invoice"
+            | "invoice_payment"
+            | "payment_intent"
+            | "price"
+            | "product"
+            | "refund"
+            | "subscription"
+            | "subscription_item"
+    )
+}
+
+fn join_into(states: &mut BTreeMap<Key, Mirrored>, state: Mirrored) {
+    let key = state.object().key;
+    let joined = match states.remove(&key) {
+        Some(other) => other.join(state),
+        None => state,
+    };
+    states.insert(key, joined);
+}
+
 /// Brings every row that depends on these mirrored objects up to date, though nothing new was
 /// observed: after `link_customer` (the customer's key), or to rebuild. With an exclusive lock on
 /// [`Scope::Environment`] among `locks` no other is taken.
@@ -230,12 +269,7 @@ impl<'s, S: Store> Run<'s, S> {
         for observation in observations {
             let state = Mirrored::of(observation);
             wanted.extend(locks_of(&state.object()));
-            let key = state.object().key;
-            let joined = match states.remove(&key) {
-                Some(other) => other.join(state),
-                None => state,
-            };
-            states.insert(key, joined);
+            join_into(&mut states, state);
         }
         self.wait(wanted)?;
         for merged in self.store.merge(states.into_iter().collect())? {

@@ -17,7 +17,7 @@ mod store;
 mod stored;
 mod table;
 
-pub use door::{Changes, Outcome, observe, reproject};
+pub use door::{Changes, Outcome, mirror, observe, projects, reproject};
 pub use links::{Link, Links, SESSION_ROW};
 pub use mirror::{Mirrored, Object};
 pub use observation::{Key, Mark, Observation, Source};

@@ -31,8 +31,6 @@ impl SqlState {
     pub const PREREQUISITE_STATE: SqlState = SqlState::new("55000");
     /// A lock was not to be had in time.
     pub const LOCK_NOT_AVAILABLE: SqlState = SqlState::new("55P03");
-    /// Cancelled by the user or by a timeout.
-    pub const QUERY_CANCELED: SqlState = SqlState::new("57014");
     /// The backend is to end; see [`Failure::interrupted`].
     pub const ADMIN_SHUTDOWN: SqlState = SqlState::new("57P01");
     /// Two transactions waited for each other.

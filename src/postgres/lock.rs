@@ -10,19 +10,19 @@ use std::time::Duration;
 ///
 /// What is read afterwards must be read with a fresh snapshot, as [`super::spi::Statement::rows`]
 /// does: the holder may have committed while we waited.
-pub fn exclusive(name: &[&str]) {
+pub fn exclusive(name: &[impl AsRef<str>]) {
     // SAFETY: a built-in function of one bigint, called as such.
     unsafe { direct_function_call::<()>(pg_sys::pg_advisory_xact_lock_int8, &[key(name)]) };
 }
 
 /// Waits until nobody holds the lock alone, and shares it.
-pub fn shared(name: &[&str]) {
+pub fn shared(name: &[impl AsRef<str>]) {
     // SAFETY: as above.
     unsafe { direct_function_call::<()>(pg_sys::pg_advisory_xact_lock_shared_int8, &[key(name)]) };
 }
 
 /// Takes the lock if that needs no waiting, and says whether it did.
-pub fn try_exclusive(name: &[&str]) -> bool {
+pub fn try_exclusive(name: &[impl AsRef<str>]) -> bool {
     // SAFETY: as above; it returns a boolean.
     let taken = unsafe {
         direct_function_call::<bool>(pg_sys::pg_try_advisory_xact_lock_int8, &[key(name)])
@@ -31,7 +31,7 @@ pub fn try_exclusive(name: &[&str]) -> bool {
 }
 
 /// Shares the lock if that needs no waiting, and says whether it does.
-pub fn try_shared(name: &[&str]) -> bool {
+pub fn try_shared(name: &[impl AsRef<str>]) -> bool {
     // SAFETY: as above.
     let taken = unsafe {
         direct_function_call::<bool>(pg_sys::pg_try_advisory_xact_lock_shared_int8, &[key(name)])
@@ -52,9 +52,9 @@ pub fn waiting_at_most<R>(longest: Duration, stretch: impl FnOnce() -> R) -> R {
 }
 
 /// 64 bits of a hash, in which the borders of the parts count.
-fn key(name: &[&str]) -> Option<Datum> {
+fn key(name: &[impl AsRef<str>]) -> Option<Datum> {
     let mut hash = Sha256::new_with_prefix("payments");
-    for part in name {
+    for part in name.iter().map(AsRef::as_ref) {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
     }

@@ -1,0 +1,480 @@
+//! `create_checkout_session`: the caller's own INSERT, then Stripe.
+//!
+//! A caller's idempotency key names a *slot*. The rows of a slot are its generations: a completed
+//! payment keeps its slot for ever, a session that expired or failed, or a subscription that ended,
+//! makes room for the next generation.
+
+use crate::connection::{self, as_owner};
+use crate::customers;
+use crate::door;
+use crate::guard;
+use crate::postgres::error::{Failure, SqlState, surface};
+use crate::postgres::settings::{self, OnError};
+use crate::postgres::spi::{Composite, Row, Statement};
+use crate::postgres::{identity, lock, sealed};
+use crate::prices;
+use crate::proof;
+use crate::stripe_errors::failure;
+use pgrx::{JsonB, Uuid, pg_extern};
+use serde_json::json;
+use std::collections::BTreeMap;
+use stripe::checkout::{Arguments, Request};
+use stripe::{Client, Environment, Invalid};
+
+#[pg_extern(sql = false)]
+#[allow(
+    clippy::too_many_arguments,
+    reason = "the arguments are the SQL signature"
+)]
+fn create_checkout_session(
+    environment: Option<&str>,
+    mode: Option<&str>,
+    line_items: Option<JsonB>,
+    success_url: Option<&str>,
+    cancel_url: Option<&str>,
+    subject: Option<JsonB>,
+    customer_email: Option<&str>,
+    metadata: Option<JsonB>,
+    idempotency_key: Option<&str>,
+) -> Option<Composite> {
+    surface(|| {
+        door::require_read_committed()?;
+        let environment = connection::environment_for_caller(environment)?;
+        let request = Request::parse(Arguments {
+            mode: required("mode", mode)?,
+            line_items: &required("line_items", line_items.as_ref())?.0,
+            success_url: required("success_url", success_url)?,
+            cancel_url: required("cancel_url", cancel_url)?,
+            subject: subject.as_ref().map(|json| &json.0),
+            customer_email,
+            metadata: metadata.as_ref().map(|json| &json.0),
+            idempotency_key,
+        })
+        .map_err(refused_argument)?;
+        let checkout = Checkout {
+            environment,
+            requested_by: identity::requester(),
+            request_hash: request.canonical_hash(),
+            request,
+        };
+        lock::waiting_at_most(settings::http_timeout(), || checkout.run()).map(Some)
+    })
+}
+
+/// An argument that only looks optional: SQL wants defaults behind defaults, and a caller through a
+/// gateway may leave out `environment`, the first.
+pub fn required<T>(argument: &'static str, value: Option<T>) -> Result<T, Failure> {
+    value.ok_or_else(|| {
+        Failure::argument("invalid_argument", format!("{argument} is missing"))
+            .with("argument", argument)
+    })
+}
+
+/// What a bad argument looks like to the caller.
+pub fn refused_argument(invalid: Invalid) -> Failure {
+    let failure =
+        Failure::argument("invalid_argument", invalid.message).with("argument", invalid.argument);
+    match invalid.hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+}
+
+/// Each generation costs a request to Stripe, and the statement has a timeout.
+const GENERATIONS_PER_CALL: u32 = 4;
+
+struct Checkout {
+    environment: Environment,
+    request: Request,
+    requested_by: String,
+    request_hash: String,
+}
+
+/// A row of ours, as far as the next step depends on it.
+struct Session {
+    id: Uuid,
+    generation: i32,
+    status: String,
+    request_hash: Option<String>,
+    stripe_session: Option<String>,
+    stripe_subscription: Option<String>,
+}
+
+/// What became of one generation.
+enum Outcome {
+    /// It is what the caller gets.
+    Settled,
+    /// It is over: the next one is to be tried.
+    Over,
+}
+
+impl Checkout {
+    fn run(&self) -> Result<Composite, Failure> {
+        let mut generation = match self.latest()? {
+            Some(latest) => latest,
+            None => self.generation(1)?,
+        };
+        for _ in 0..GENERATIONS_PER_CALL {
+            let is_new = self.insert(&generation)?;
+            let session = self.session(generation.0)?;
+            if !is_new {
+                self.require_same_request(&session)?;
+            }
+            match as_owner(|| self.settle(&session))? {
+                Outcome::Settled => return self.row(session.id),
+                Outcome::Over => generation = self.generation(session.generation + 1)?,
+            }
+        }
+        Err(Failure::new(
+            SqlState::BAD_GATEWAY,
+            "no_session",
+            "Stripe answered every attempt at this session with an outcome of an earlier one",
+        )
+        .hint("Try again with another idempotency key."))
+    }
+
+    /// The newest generation of the slot, by the columns that are stored, so that a restore under
+    /// another sealing key, which derives other ids, forgets none.
+    fn latest(&self) -> Result<Option<(Uuid, i32)>, Failure> {
+        static LATEST: Statement = Statement::new(
+            "select id, generation
+               from payments.checkout_sessions
+              where environment = $1
+                and idempotency_key = $2
+                and subject_type is not distinct from $3
+                and subject_id is not distinct from $4
+                and ($3 is not null or requested_by = $5)
+              order by generation desc
+              limit 1",
+        );
+        let Some(key) = self.request.idempotency_key.as_deref() else {
+            return Ok(None);
+        };
+        let (subject_type, subject_id) = self.subject();
+        as_owner(|| {
+            LATEST.first(
+                &[
+                    self.environment.as_str().into(),
+                    key.into(),
+                    subject_type.into(),
+                    subject_id.into(),
+                    self.requested_by.as_str().into(),
+                ],
+                |row| Ok((row.required(1)?, row.required(2)?)),
+            )
+        })
+    }
+
+    /// The id of a generation. It is an HMAC, so that nobody can insert a row in its place first.
+    fn generation(&self, number: i32) -> Result<(Uuid, i32), Failure> {
+        let id = match self.request.idempotency_key.as_deref() {
+            None => *uuid::Uuid::new_v4().as_bytes(),
+            Some(key) => {
+                let (subject_type, subject_id) = self.subject();
+                let slot: [&str; 3] = match (subject_type, subject_id) {
+                    (Some(kind), Some(id)) => ["subject", kind, id],
+                    _ => ["requester", &self.requested_by, ""],
+                };
+                let generation = number.to_string();
+                let parts = [
+                    self.environment.as_str(),
+                    slot[0],
+                    slot[1],
+                    slot[2],
+                    key,
+                    &generation,
+                ];
+                let derived = sealed::derive("checkout session", &parts)?;
+                let mut id = [0; 16];
+                id.copy_from_slice(&derived[..16]);
+                *uuid::Builder::from_custom_bytes(id).into_uuid().as_bytes()
+            }
+        };
+        Ok((Uuid::from_bytes(id), number))
+    }
+
+    /// The caller's own INSERT, which needs no more than the INSERT right and an INSERT policy that
+    /// passes, also when the row is there already. Waits for a twin that is not committed yet.
+    ///
+    /// A conflict target or RETURNING would ask for SELECT too.
+    fn insert(&self, &(id, generation): &(Uuid, i32)) -> Result<bool, Failure> {
+        static INSERT: Statement = Statement::new(
+            "insert into payments.checkout_sessions (
+                 id, environment, mode, subject_type, subject_id, customer_email, line_items,
+                 success_url, cancel_url, idempotency_key, metadata, requested_by, request_hash,
+                 generation
+             )
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+             on conflict do nothing",
+        );
+        let (subject_type, subject_id) = self.subject();
+        let request = &self.request;
+        door::reserve_session(self.environment, id)?;
+        let _allowed = guard::allow(id);
+        let inserted = INSERT.execute(&[
+            id.into(),
+            self.environment.as_str().into(),
+            request.mode.as_str().into(),
+            subject_type.into(),
+            subject_id.into(),
+            request.customer_email.as_deref().into(),
+            JsonB(request.line_items_json()).into(),
+            request.success_url.as_str().into(),
+            request.cancel_url.as_str().into(),
+            request.idempotency_key.as_deref().into(),
+            JsonB(json!(request.metadata)).into(),
+            self.requested_by.as_str().into(),
+            self.request_hash.as_str().into(),
+            generation.into(),
+        ])?;
+        Ok(inserted == 1)
+    }
+
+    fn session(&self, id: Uuid) -> Result<Session, Failure> {
+        static SESSION: Statement = Statement::new(
+            "select id, generation, status, request_hash, stripe_checkout_session_id,
+                    stripe_subscription_id
+               from payments.checkout_sessions
+              where environment = $1
+                and id = $2",
+        );
+        let read = |row: &Row| {
+            Ok(Session {
+                id: row.required(1)?,
+                generation: row.get(2)?.unwrap_or(1),
+                status: row.required(3)?,
+                request_hash: row.get(4)?,
+                stripe_session: row.get(5)?,
+                stripe_subscription: row.get(6)?,
+            })
+        };
+        let found =
+            as_owner(|| SESSION.first(&[self.environment.as_str().into(), id.into()], read))?;
+        found.ok_or_else(|| {
+            Failure::new(
+                SqlState::PREREQUISITE_STATE,
+                "row_skipped",
+                "a trigger on payments.checkout_sessions skipped the row",
+            )
+        })
+    }
+
+    fn require_same_request(&self, session: &Session) -> Result<(), Failure> {
+        match &session.request_hash {
+            Some(hash) if *hash != self.request_hash => Err(Failure::new(
+                SqlState::UNIQUE_VIOLATION,
+                "key_reused",
+                "this idempotency key was used before, with other parameters",
+            )
+            .hint("Use one key for one purchase: a changed cart needs another key.")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Brings a generation to where it can be returned, or says that it is over.
+    fn settle(&self, session: &Session) -> Result<Outcome, Failure> {
+        match session.status.as_str() {
+            "initialized" => self.start(session),
+            "open" => self.look_again(session),
+            "completed" => self.completed(session),
+            _ => Ok(Outcome::Over),
+        }
+    }
+
+    /// Without webhooks an open row may have been paid or have expired long ago.
+    fn look_again(&self, session: &Session) -> Result<Outcome, Failure> {
+        let Some(stripe_session) = &session.stripe_session else {
+            return Ok(Outcome::Over);
+        };
+        let observed = connection::with_client(self.environment, |client| {
+            door::fetch(client, self.environment, "checkout.session", stripe_session)
+        });
+        match observed {
+            Ok(_) => self.settled_as_it_stands(session.id),
+            Err(failure) => self.give_up(session, failure),
+        }
+    }
+
+    fn settled_as_it_stands(&self, id: Uuid) -> Result<Outcome, Failure> {
+        let session = self.session(id)?;
+        match session.status.as_str() {
+            "open" => Ok(Outcome::Settled),
+            "completed" => self.completed(&session),
+            _ => Ok(Outcome::Over),
+        }
+    }
+
+    /// What is paid stays paid for its key; a subscription can be bought again once it has ended.
+    fn completed(&self, session: &Session) -> Result<Outcome, Failure> {
+        static ENDED: Statement = Statement::new(
+            "select status in ('canceled', 'incomplete_expired')
+               from payments.subscriptions
+              where environment = $1
+                and stripe_subscription_id = $2",
+        );
+        let Some(subscription) = session.stripe_subscription.as_deref() else {
+            return Ok(Outcome::Settled);
+        };
+        let environment = self.environment.as_str();
+        let ended = ENDED.first(&[environment.into(), subscription.into()], |row| {
+            row.required(1)
+        })?;
+        match ended {
+            Some(true) => Ok(Outcome::Over),
+            _ => Ok(Outcome::Settled),
+        }
+    }
+
+    /// Has Stripe make the session.
+    fn start(&self, session: &Session) -> Result<Outcome, Failure> {
+        let started = connection::with_client(self.environment, |client| {
+            let customer = self.customer(client)?;
+            let prices = prices::resolve(client, self.environment, &self.request)?;
+            let parameters = self
+                .request
+                .session_parameters(
+                    &prices,
+                    customer.as_deref(),
+                    &session.id.to_string(),
+                    &self.marks(session)?,
+                )
+                .map_err(refused_argument)?;
+            let key = format!("payments-checkout-{}", session.id);
+            match client.post("/v1/checkout/sessions", &parameters, &key) {
+                Ok(answer) => {
+                    door::take_answer(client, self.environment, answer)?;
+                    Ok(true)
+                }
+                // Only another key can get another answer than the one Stripe remembers.
+                Err(error) if is_stuck(&error) => {
+                    record_failure(self.environment, session.id, &error.to_string())?;
+                    Ok(false)
+                }
+                Err(error) => {
+                    if let (true, Some(customer)) = (names_customer(&error), customer) {
+                        door::fetch(client, self.environment, "customer", &customer)?;
+                        record_failure(self.environment, session.id, &error.to_string())?;
+                        return Ok(false);
+                    }
+                    Err(failure(error))
+                }
+            }
+        });
+        match started {
+            Ok(true) => self.settled_as_it_stands(session.id),
+            Ok(false) => Ok(Outcome::Over),
+            Err(failure) => self.give_up(session, failure),
+        }
+    }
+
+    fn customer(&self, client: &Client) -> Result<Option<String>, Failure> {
+        let Some(subject) = &self.request.subject else {
+            return Ok(None);
+        };
+        let email = self.request.customer_email.as_deref();
+        customers::for_checkout(client, self.environment, subject, email).map(Some)
+    }
+
+    /// What travels to Stripe in the session's metadata, so that its completion finds our row, or
+    /// makes it again if the transaction was rolled back.
+    fn marks(&self, session: &Session) -> Result<BTreeMap<String, String>, Failure> {
+        let mut marks = BTreeMap::from([
+            (
+                "payments_checkout_session_id".to_owned(),
+                session.id.to_string(),
+            ),
+            (
+                "payments_checkout_mode".to_owned(),
+                self.request.mode.as_str().to_owned(),
+            ),
+            (
+                "payments_generation".to_owned(),
+                session.generation.to_string(),
+            ),
+            (
+                "payments_request_hash".to_owned(),
+                self.request_hash.clone(),
+            ),
+            (
+                "payments_requested_by".to_owned(),
+                self.requested_by.clone(),
+            ),
+        ]);
+        if let Some(subject) = &self.request.subject {
+            marks.insert("payments_subject_type".to_owned(), subject.kind.clone());
+            marks.insert("payments_subject_id".to_owned(), subject.id.clone());
+        }
+        if let Some(key) = &self.request.idempotency_key {
+            marks.insert("payments_idempotency_key".to_owned(), key.clone());
+        }
+        let proof = proof::of(self.environment, |name| marks.get(name).map(String::as_str))?;
+        marks.insert(proof::PROOF.to_owned(), proof);
+        Ok(marks)
+    }
+
+    /// Raises the failure, or keeps it in the row where the caller chose that.
+    fn give_up(&self, session: &Session, failure: Failure) -> Result<Outcome, Failure> {
+        let recordable = failure.sqlstate.as_str().starts_with("PT");
+        if settings::on_stripe_error() == OnError::Raise || !recordable {
+            return Err(failure);
+        }
+        record_failure(self.environment, session.id, &failure.message)?;
+        door::respond_with(&failure)?;
+        Ok(Outcome::Settled)
+    }
+
+    fn row(&self, id: Uuid) -> Result<Composite, Failure> {
+        static ROW: Statement = Statement::new(
+            "select row(
+                 id, environment, mode, status, payment_status, subject_type, subject_id,
+                 customer_email, line_items, success_url, cancel_url, idempotency_key, metadata,
+                 stripe_checkout_session_id, stripe_customer_id, stripe_payment_intent_id,
+                 stripe_subscription_id, url, last_error, expires_at, requested_by, request_hash,
+                 generation, created_at, updated_at
+             )::payments.checkout_session
+               from payments.checkout_sessions
+              where environment = $1
+                and id = $2",
+        );
+        as_owner(|| {
+            ROW.first(&[self.environment.as_str().into(), id.into()], |row| {
+                row.composite(1)
+            })
+        })?
+        .flatten()
+        .ok_or_else(|| Failure::internal("the session's row is gone"))
+    }
+
+    fn subject(&self) -> (Option<&str>, Option<&str>) {
+        let subject = self.request.subject.as_ref();
+        (
+            subject.map(|subject| subject.kind.as_str()),
+            subject.map(|subject| subject.id.as_str()),
+        )
+    }
+}
+
+/// Marks a session's row as failed. As the tables' owner.
+fn record_failure(environment: Environment, id: Uuid, message: &str) -> Result<(), Failure> {
+    static FAILED: Statement = Statement::new(
+        "update payments.checkout_sessions
+            set status = 'failed',
+                last_error = $3,
+                updated_at = pg_catalog.now()
+          where environment = $1
+            and id = $2",
+    );
+    FAILED.execute(&[environment.as_str().into(), id.into(), message.into()])?;
+    Ok(())
+}
+
+/// Will Stripe give the same answer for this idempotency key until it forgets it?
+fn is_stuck(error: &stripe::Error) -> bool {
+    error.is_replayed() || matches!(error, stripe::Error::IdempotencyMismatch(_))
+}
+
+/// Was the customer deleted at Stripe, unknown to us?
+fn names_customer(error: &stripe::Error) -> bool {
+    let param = error.refusal().and_then(|refusal| refusal.param.as_deref());
+    error.resource_missing() && param == Some("customer")
+}

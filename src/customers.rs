@@ -1,0 +1,186 @@
+//! Which Stripe customer a subject is.
+
+use crate::door;
+use crate::postgres::error::Failure;
+use crate::postgres::spi::Statement;
+use crate::postgres::{lock, sealed};
+use crate::stripe_errors::failure;
+use serde_json::{Map, Value, json};
+use stripe::{Client, Environment, Subject};
+
+/// The customer who is billed for a subject: one who completed a checkout for it or was linked to
+/// it. Of several, the one with a live subscription, then the newest. Reads as the tables' owner.
+pub fn mapped(environment: Environment, subject: &Subject) -> Result<Option<String>, Failure> {
+    static MAPPED: Statement = Statement::new(
+        "select mapping.stripe_customer_id
+           from payments.customer_mappings as mapping
+           left join payments.customers as customer
+             on customer.environment = mapping.environment
+            and customer.stripe_customer_id = mapping.stripe_customer_id
+          where mapping.environment = $1
+            and mapping.subject_type = $2
+            and mapping.subject_id = $3
+            and customer.deleted is not true
+          order by exists (
+                    select
+                      from payments.subscriptions as subscription
+                     where subscription.environment = mapping.environment
+                       and subscription.stripe_customer_id = mapping.stripe_customer_id
+                       and subscription.subject_type = mapping.subject_type
+                       and subscription.subject_id = mapping.subject_id
+                       and subscription.status in ('active', 'trialing', 'past_due')
+                   ) desc,
+                   coalesce(customer.stripe_created_at, mapping.created_at) desc,
+                   mapping.stripe_customer_id desc
+          limit 1",
+    );
+    of(&MAPPED, environment, subject)
+}
+
+/// The subscription that a customer pays for a subject, the newest that has not ended.
+pub fn live_subscription(
+    environment: Environment,
+    subject: &Subject,
+    customer: &str,
+) -> Result<Option<String>, Failure> {
+    static LIVE: Statement = Statement::new(
+        "select stripe_subscription_id
+           from payments.subscriptions
+          where environment = $1
+            and subject_type = $2
+            and subject_id = $3
+            and stripe_customer_id = $4
+            and status not in ('canceled', 'incomplete_expired')
+          order by created_at desc, stripe_subscription_id desc
+          limit 1",
+    );
+    let (kind, id) = (subject.kind.as_str(), subject.id.as_str());
+    LIVE.first(
+        &[
+            environment.as_str().into(),
+            kind.into(),
+            id.into(),
+            customer.into(),
+        ],
+        |row| row.required(1),
+    )
+}
+
+/// The customer that an earlier checkout of the subject made, though nobody completed it.
+fn reserved(environment: Environment, subject: &Subject) -> Result<Option<String>, Failure> {
+    static RESERVED: Statement = Statement::new(
+        "select session.stripe_customer_id
+           from payments.checkout_sessions as session
+           left join payments.customers as customer
+             on customer.environment = session.environment
+            and customer.stripe_customer_id = session.stripe_customer_id
+          where session.environment = $1
+            and session.subject_type = $2
+            and session.subject_id = $3
+            and session.stripe_customer_id is not null
+            and customer.deleted is not true
+          order by session.created_at desc
+          limit 1",
+    );
+    of(&RESERVED, environment, subject)
+}
+
+fn of(
+    statement: &'static Statement,
+    environment: Environment,
+    subject: &Subject,
+) -> Result<Option<String>, Failure> {
+    let (kind, id) = (subject.kind.as_str(), subject.id.as_str());
+    statement.first(
+        &[environment.as_str().into(), kind.into(), id.into()],
+        |row| row.required(1),
+    )
+}
+
+/// The customer to bill at a checkout of the subject; made at Stripe when there is none.
+///
+/// Two first checkouts at once make one customer: the second waits for the first, and if that is
+/// rolled back, Stripe answers it with the same customer, by the idempotency key.
+pub fn for_checkout(
+    client: &Client,
+    environment: Environment,
+    subject: &Subject,
+    email: Option<&str>,
+) -> Result<String, Failure> {
+    let known = || match mapped(environment, subject)? {
+        Some(customer) => Ok(Some(customer)),
+        None => reserved(environment, subject),
+    };
+    if let Some(customer) = known()? {
+        return Ok(customer);
+    }
+    lock::exclusive(&[
+        "customer of",
+        environment.as_str(),
+        &subject.kind,
+        &subject.id,
+    ]);
+    match known()? {
+        Some(customer) => Ok(customer),
+        None => create(client, environment, subject, email),
+    }
+}
+
+/// A customer that Stripe remembers under an idempotency key may have been deleted since; then the
+/// next key makes another.
+const CUSTOMERS_PER_CALL: u32 = 3;
+
+fn create(
+    client: &Client,
+    environment: Environment,
+    subject: &Subject,
+    email: Option<&str>,
+) -> Result<String, Failure> {
+    let parameters = json!({
+        "email": email,
+        "metadata": {
+            "payments_subject_type": subject.kind,
+            "payments_subject_id": subject.id,
+        },
+    });
+    for attempt in 1..=CUSTOMERS_PER_CALL {
+        // The e-mail is part of the key, because Stripe refuses a key with other parameters.
+        let key = sealed::derive(
+            "customer",
+            &[
+                environment.as_str(),
+                &subject.kind,
+                &subject.id,
+                email.unwrap_or_default(),
+                &attempt.to_string(),
+            ],
+        )?;
+        let key = format!("payments-customer-{}", hex::encode(&key[..16]));
+        let customer = match client.post("/v1/customers", &without_nulls(&parameters), &key) {
+            Ok(answer) => door::take_answer(client, environment, answer)?,
+            Err(error) if error.is_replayed() => continue,
+            Err(error) => return Err(failure(error)),
+        };
+        if !is_deleted(&customer) {
+            return door::id_of(&customer);
+        }
+    }
+    Err(Failure::internal(
+        "no idempotency key is left for a customer of this subject",
+    ))
+}
+
+fn is_deleted(object: &Map<String, Value>) -> bool {
+    object
+        .get("deleted")
+        .and_then(Value::as_bool)
+        .unwrap_or(false)
+}
+
+/// A null would clear a field rather than leave it out.
+fn without_nulls(parameters: &Value) -> Value {
+    let kept = parameters.as_object().into_iter().flatten();
+    kept.filter(|(_, value)| !value.is_null())
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}

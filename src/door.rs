@@ -1,0 +1,234 @@
+//! The one door: whatever Stripe tells us enters the ledger here, as the owner of the tables.
+
+use crate::connection::as_owner;
+use crate::postgres::error::{Failure, SqlState};
+use crate::postgres::spi::{self, Statement};
+use crate::postgres::{identity, settings, subtransaction};
+use crate::store::Tables;
+use crate::stripe_errors::failure;
+use ledger::{Changes, Key, Lock, Observation, Outcome, Scope, Source, Store, observe};
+use pgrx::Uuid;
+use serde_json::{Map, Value, json};
+use stripe::{Answer, Client, Environment};
+
+/// Refuses transactions in which the ledger could go wrong without a sign: at REPEATABLE READ two
+/// webhooks of one payment, each blind to the other, both commit, and the later one's row is stale.
+pub fn require_read_committed() -> Result<(), Failure> {
+    let refused = |message: &str, hint: &str| {
+        Err(Failure::new(
+            SqlState::WRONG_TRANSACTION_STATE,
+            "wrong_transaction",
+            message,
+        )
+        .hint(hint))
+    };
+    if !identity::isolation_is_read_committed() {
+        return refused(
+            "payments works at isolation level READ COMMITTED only",
+            "Begin the transaction with: begin isolation level read committed",
+        );
+    }
+    if identity::transaction_is_read_only() {
+        return refused(
+            "payments cannot write in a read-only transaction",
+            "Through a gateway, call the function with POST; on a standby, connect to the primary.",
+        );
+    }
+    Ok(())
+}
+
+/// Takes the answer to our own POST into the ledger and returns the object.
+///
+/// An answer that Stripe repeats from an earlier request is old news: the object is fetched.
+pub fn take_answer(
+    client: &Client,
+    environment: Environment,
+    answer: Answer,
+) -> Result<Map<String, Value>, Failure> {
+    let body = object(answer.body)?;
+    if answer.replayed {
+        let id = id_of(&body)?;
+        return fetch(client, environment, type_of(&body)?, &id);
+    }
+    take(
+        environment,
+        body,
+        answer.as_of,
+        Source::Answer { after: None },
+    )
+}
+
+/// Asks Stripe for an object, takes it into the ledger and returns it.
+pub fn fetch(
+    client: &Client,
+    environment: Environment,
+    object_type: &str,
+    id: &str,
+) -> Result<Map<String, Value>, Failure> {
+    let collection = match object_type {
+        "checkout.session" => "checkout/sessions",
+        "customer" => "customers",
+        "price" => "prices",
+        "subscription" => "subscriptions",
+        _ => {
+            return Err(Failure::internal(
+                "nothing says where these objects are fetched from",
+            ));
+        }
+    };
+    let key = Key {
+        object_type: object_type.to_owned(),
+        id: id.to_owned(),
+    };
+    let after = as_owner(|| Tables::of(environment).mark(&key))?;
+    let answer = client
+        .get(&format!("/v1/{collection}/{id}"), &json!({}))
+        .map_err(failure)?;
+    take(
+        environment,
+        object(answer.body)?,
+        answer.as_of,
+        Source::Fetch { after },
+    )
+}
+
+/// Takes one object that we were told into the ledger.
+pub fn take(
+    environment: Environment,
+    body: Map<String, Value>,
+    as_of: i64,
+    source: Source,
+) -> Result<Map<String, Value>, Failure> {
+    let observation = Observation::new(body.clone(), as_of, source).ok_or_else(malformed)?;
+    enter(environment, "api", &[observation])?;
+    Ok(body)
+}
+
+/// Makes webhooks about a session of ours, which may overtake its row, wait for this transaction.
+pub fn reserve_session(environment: Environment, id: Uuid) -> Result<(), Failure> {
+    let scope = Scope::Session(uuid::Uuid::from_bytes(*id.as_bytes()));
+    Tables::of(environment).lock(&[Lock {
+        scope,
+        exclusive: true,
+    }])
+}
+
+/// Takes observations into the ledger in one piece, and fires the triggers they set off.
+pub fn enter(
+    environment: Environment,
+    source: &str,
+    observations: &[Observation],
+) -> Result<Changes, Failure> {
+    as_owner(|| {
+        settings::with_source(source, || {
+            persist(|locks, contended| {
+                subtransaction::undoable(|| {
+                    let changes = observe_once(environment, observations, locks, contended)?;
+                    fire_deferred_triggers_of_ours()?;
+                    Ok(changes)
+                })
+            })
+        })
+    })
+}
+
+/// Runs `work`, which undoes itself when a lock that it found out to need is held by somebody else,
+/// until it has them all: the next time it takes them first, in order.
+pub fn persist<T>(
+    mut work: impl FnMut(&[Lock], &mut Vec<Lock>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let mut locks = Vec::new();
+    loop {
+        let mut contended = Vec::new();
+        let outcome = work(&locks, &mut contended);
+        if contended.is_empty() {
+            return outcome;
+        }
+        locks.append(&mut contended);
+    }
+}
+
+/// Observes with these locks held, or says in `contended` which others it takes, and fails.
+pub fn observe_once(
+    environment: Environment,
+    observations: &[Observation],
+    locks: &[Lock],
+    contended: &mut Vec<Lock>,
+) -> Result<Changes, Failure> {
+    match observe(&mut Tables::of(environment), observations.to_vec(), locks)? {
+        Outcome::Settled(changes) => Ok(changes),
+        Outcome::Contended(more) => {
+            contended.extend(more);
+            Err(Failure::internal("locks are held by another transaction"))
+        }
+    }
+}
+
+/// Fires now, as the owner, the triggers on our tables that wait for the end of the transaction.
+///
+/// There they would run as whoever commits, and after a failure there would be nobody left to
+/// record it. Only ours are named, because a caller may rely on constraints of its own waiting.
+fn fire_deferred_triggers_of_ours() -> Result<(), Failure> {
+    static DEFERRED: Statement = Statement::new(
+        "select string_agg(distinct format('payments.%I', conname), ', ')
+           from pg_catalog.pg_constraint
+          where connamespace = 'payments'::regnamespace
+            and condeferrable",
+    );
+    if let Some(Some(names)) = DEFERRED.first(&[], |row| row.get::<String>(1))? {
+        spi::execute(&format!("set constraints {names} immediate"), &[])?;
+    }
+    Ok(())
+}
+
+/// Tells the gateway which HTTP status to answer with, when rows are to be kept despite it.
+pub fn respond_with_status(status: u16) -> Result<(), Failure> {
+    static RESPOND: Statement =
+        Statement::new("select pg_catalog.set_config('response.status', $1, true)");
+    RESPOND.execute(&[status.to_string().into()])?;
+    Ok(())
+}
+
+/// Tells the gateway the HTTP status of a failure that is recorded rather than raised.
+pub fn respond_with(failure: &Failure) -> Result<(), Failure> {
+    match failure
+        .sqlstate
+        .as_str()
+        .strip_prefix("PT")
+        .and_then(|status| status.parse().ok())
+    {
+        Some(status) => respond_with_status(status),
+        None => Ok(()),
+    }
+}
+
+/// The id of an object.
+pub fn id_of(object: &Map<String, Value>) -> Result<String, Failure> {
+    Ok(object
+        .get("id")
+        .and_then(Value::as_str)
+        .ok_or_else(malformed)?
+        .to_owned())
+}
+
+fn type_of(object: &Map<String, Value>) -> Result<&str, Failure> {
+    object
+        .get("object")
+        .and_then(Value::as_str)
+        .ok_or_else(malformed)
+}
+
+fn object(body: Value) -> Result<Map<String, Value>, Failure> {
+    match body {
+        Value::Object(object) => Ok(object),
+        _ => Err(malformed()),
+    }
+}
+
+fn malformed() -> Failure {
+    Failure::new(
+        SqlState::BAD_GATEWAY,
+        "malformed_answer",
+        "Stripe's answer is not the object that was asked for",
+    )
+}

@@ -1,0 +1,557 @@
+//! The ledger's store: the tables, through SPI, as their owner.
+
+use crate::postgres::error::Failure;
+use crate::postgres::lock;
+use crate::postgres::spi::{self, Statement};
+use crate::proof;
+use ledger::{
+    Cell, Due, Find, Key, Known, Link, Links, Lock, Mark, Merged, Mirrored, Object, Row, Scope,
+    Store, Stored, Table, Type,
+};
+use pgrx::Uuid;
+use pgrx::datum::{DatumWithOid, TimestampWithTimeZone};
+use serde_json::{Map, Value};
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex, PoisonError};
+use stripe::Environment;
+
+/// The tables of one environment, for the rest of the transaction.
+///
+/// Everything it does, it does as the current user, which must be the owner of the tables.
+pub struct Tables {
+    environment: Environment,
+}
+
+impl Tables {
+    /// The tables of an environment.
+    pub fn of(environment: Environment) -> Tables {
+        Tables { environment }
+    }
+
+    /// How much is mirrored of an object now: for an answer that is about to be asked for.
+    pub fn mark(&self, key: &Key) -> Result<Option<Mark>, Failure> {
+        static MIRRORED: Statement = Statement::new(
+            "select object.object_type, object.object_id, object.body::text,
+                    extract(epoch from object.as_of)::bigint, object.deleted,
+                    object.evidence::text, object.due
+               from payments.stripe_objects as object
+              where object.environment = $1
+                and object.object_type = $2
+                and object.object_id = $3",
+        );
+        let key = [key.object_type.as_str().into(), key.id.as_str().into()];
+        let [object_type, id] = key;
+        MIRRORED.first(
+            &[self.environment.as_str().into(), object_type, id],
+            |row| Ok(mirrored(row)?.0.mark()),
+        )
+    }
+
+    fn lock_name(&self, scope: &Scope) -> [String; 3] {
+        let (kind, id) = match scope {
+            Scope::Environment => ("environment", String::new()),
+            Scope::Session(id) => ("session", id.to_string()),
+            Scope::Subscription(id) => ("subscription", id.clone()),
+            Scope::Customer(id) => ("customer", id.clone()),
+            Scope::Invoice(id) => ("invoice", id.clone()),
+            Scope::PaymentIntent(id) => ("payment intent", id.clone()),
+            Scope::Charge(id) => ("charge", id.clone()),
+        };
+        [self.environment.as_str().to_owned(), kind.to_owned(), id]
+    }
+
+    /// The states of these objects and why they are due, their rows locked.
+    fn locked(&self, keys: &[&Key]) -> Result<HashMap<Key, (Mirrored, Option<String>)>, Failure> {
+        static LOCKED: Statement = Statement::new(
+            "select object.object_type, object.object_id, object.body::text,
+                    extract(epoch from object.as_of)::bigint, object.deleted,
+                    object.evidence::text, object.due
+               from payments.stripe_objects as object
+              where object.environment = $1
+                and (object.object_type, object.object_id) in (
+                        select * from unnest($2::text[], $3::text[])
+                    )
+              order by object.object_type, object.object_id
+                for update",
+        );
+        let (types, ids) = parted(keys.iter().copied());
+        let arguments = [self.environment.as_str().into(), types.into(), ids.into()];
+        let known = LOCKED.rows(&arguments, |row| {
+            let (state, due) = mirrored(row)?;
+            Ok((state.object().key, (state, due)))
+        })?;
+        Ok(known.into_iter().collect())
+    }
+
+    /// Keeps an object that was not known. None if a twin was faster.
+    fn insert(&self, state: &Mirrored) -> Result<Option<Merged>, Failure> {
+        static INSERT: Statement = Statement::new(
+            "insert into payments.stripe_objects (
+                 environment, object_type, object_id, body, as_of, deleted, evidence,
+                 payment_intent_id, charge_id, invoice_id, subscription_id
+             )
+             values ($1, $2, $3, $4::json, $5, $6, $7::json, $8, $9, $10, $11)
+             on conflict do nothing",
+        );
+        let object = state.object();
+        let stored = state.to_stored();
+        Ok(
+            (self.keep(&INSERT, &object, &stored)? > 0).then_some(Merged {
+                before: None,
+                after: Known { object, due: None },
+            }),
+        )
+    }
+
+    /// Joins what was observed with what was known.
+    fn update(
+        &self,
+        known: Mirrored,
+        due: Option<String>,
+        observed: Mirrored,
+    ) -> Result<Merged, Failure> {
+        static UPDATE: Statement = Statement::new(
+            "update payments.stripe_objects
+                set body = $4::json,
+                    as_of = $5,
+                    deleted = $6,
+                    evidence = $7::json,
+                    payment_intent_id = $8,
+                    charge_id = $9,
+                    invoice_id = $10,
+                    subscription_id = $11
+              where environment = $1
+                and object_type = $2
+                and object_id = $3",
+        );
+        let before = known.object();
+        let joined = known.clone().join(observed);
+        let object = joined.object();
+        if joined != known {
+            self.keep(&UPDATE, &object, &joined.to_stored())?;
+        }
+        Ok(Merged {
+            before: Some(before),
+            after: Known { object, due },
+        })
+    }
+
+    fn keep(
+        &self,
+        statement: &'static Statement,
+        object: &Object,
+        stored: &Stored,
+    ) -> Result<u64, Failure> {
+        let links = Links::of(object);
+        let [payment_intent, charge, invoice, subscription] =
+            links.columns().map(|(_, id)| DatumWithOid::from(id));
+        statement.execute(&[
+            self.environment.as_str().into(),
+            object.key.object_type.as_str().into(),
+            object.key.id.as_str().into(),
+            stored.body.as_str().into(),
+            time(stored.as_of * 1_000_000)?.into(),
+            stored.deleted.into(),
+            stored.evidence.as_deref().into(),
+            payment_intent,
+            charge,
+            invoice,
+            subscription,
+        ])
+    }
+}
+
+impl Store for Tables {
+    type Error = Failure;
+
+    fn environment(&self) -> &str {
+        self.environment.as_str()
+    }
+
+    fn authentic(&self, metadata: &Map<String, Value>) -> bool {
+        proof::is_authentic(self.environment, metadata)
+    }
+
+    fn lock(&mut self, locks: &[Lock]) -> Result<(), Failure> {
+        for Lock { scope, exclusive } in locks {
+            let name = self.lock_name(scope);
+            match exclusive {
+                true => lock::exclusive(&name),
+                false => lock::shared(&name),
+            }
+        }
+        Ok(())
+    }
+
+    fn try_lock(&mut self, locks: &[Lock]) -> Result<bool, Failure> {
+        Ok(locks.iter().all(|Lock { scope, exclusive }| {
+            let name = self.lock_name(scope);
+            match exclusive {
+                true => lock::try_exclusive(&name),
+                false => lock::try_shared(&name),
+            }
+        }))
+    }
+
+    fn merge(&mut self, observed: Vec<(Key, Mirrored)>) -> Result<Vec<Merged>, Failure> {
+        let mut merged: Vec<Option<Merged>> = observed.iter().map(|_| None).collect();
+        // A twin may insert an object between our look and our insert; then it is there at the
+        // second look.
+        while merged.iter().any(Option::is_none) {
+            let open: Vec<usize> = (0..observed.len())
+                .filter(|i| merged[*i].is_none())
+                .collect();
+            let keys: Vec<&Key> = open.iter().map(|i| &observed[*i].0).collect();
+            let mut known = self.locked(&keys)?;
+            for index in open {
+                let (key, state) = &observed[index];
+                merged[index] = match known.remove(key) {
+                    Some((before, due)) => Some(self.update(before, due, state.clone())?),
+                    None => self.insert(state)?,
+                };
+            }
+        }
+        Ok(merged.into_iter().flatten().collect())
+    }
+
+    fn objects(&mut self, keys: &[Key], linked: &[(Link, String)]) -> Result<Vec<Known>, Failure> {
+        static OBJECTS: Statement = Statement::new(
+            "select object.object_type, object.object_id, object.body::text,
+                    extract(epoch from object.as_of)::bigint, object.deleted,
+                    object.evidence::text, object.due
+               from payments.stripe_objects as object
+              where object.environment = $1
+                and (object.object_type, object.object_id) in (
+                        select * from unnest($2::text[], $3::text[])
+                    )
+              union all
+             select object.object_type, object.object_id, object.body::text,
+                    extract(epoch from object.as_of)::bigint, object.deleted,
+                    object.evidence::text, object.due
+               from payments.stripe_objects as object
+              where object.environment = $1
+                and object.payment_intent_id = any ($4::text[])
+              union all
+             select object.object_type, object.object_id, object.body::text,
+                    extract(epoch from object.as_of)::bigint, object.deleted,
+                    object.evidence::text, object.due
+               from payments.stripe_objects as object
+              where object.environment = $1
+                and object.charge_id = any ($5::text[])
+              union all
+             select object.object_type, object.object_id, object.body::text,
+                    extract(epoch from object.as_of)::bigint, object.deleted,
+                    object.evidence::text, object.due
+               from payments.stripe_objects as object
+              where object.environment = $1
+                and object.invoice_id = any ($6::text[])
+              union all
+             select object.object_type, object.object_id, object.body::text,
+                    extract(epoch from object.as_of)::bigint, object.deleted,
+                    object.evidence::text, object.due
+               from payments.stripe_objects as object
+              where object.environment = $1
+                and object.subscription_id = any ($7::text[])",
+        );
+        let (types, ids) = parted(keys.iter());
+        let by = |wanted: Link| -> Vec<&str> {
+            let named = linked.iter().filter(|(link, _)| *link == wanted);
+            named.map(|(_, id)| id.as_str()).collect()
+        };
+        let arguments = [
+            self.environment.as_str().into(),
+            types.into(),
+            ids.into(),
+            by(Link::PaymentIntent).into(),
+            by(Link::Charge).into(),
+            by(Link::Invoice).into(),
+            by(Link::Subscription).into(),
+        ];
+        let mut found = OBJECTS.rows(&arguments, |row| {
+            let (state, due) = mirrored(row)?;
+            Ok(Known {
+                object: state.object(),
+                due,
+            })
+        })?;
+        found.sort_by(|a, b| a.object.key.cmp(&b.object.key));
+        found.dedup_by(|a, b| a.object.key == b.object.key);
+        Ok(found)
+    }
+
+    fn find(&mut self, questions: &[Find]) -> Result<Vec<Row>, Failure> {
+        let mut found: Vec<Row> = Vec::new();
+        for Find {
+            table,
+            column,
+            values,
+        } in questions
+        {
+            let kind = column_type(table, column)?;
+            let values: Vec<String> = values.iter().filter_map(as_text).collect();
+            let statement = finding(table, column, kind);
+            let rows = statement
+                .rows(&[self.environment.as_str().into(), values.into()], |row| {
+                    cells(table, row)
+                })?;
+            for row in rows {
+                if !found.contains(&row) {
+                    found.push(row);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn write(&mut self, rows: Vec<Row>) -> Result<Vec<Row>, Failure> {
+        let mut written = Vec::new();
+        for row in rows {
+            let arguments = arguments(&row)?;
+            if upserting(row.table).execute(&arguments)? > 0 {
+                written.push(row);
+            }
+        }
+        Ok(written)
+    }
+
+    fn delete(&mut self, rows: Vec<Row>) -> Result<(), Failure> {
+        for row in rows {
+            let key: Result<Vec<DatumWithOid>, Failure> = row
+                .table
+                .key
+                .iter()
+                .map(|name| argument(column_type(row.table, name)?, row.get(name)))
+                .collect();
+            deleting(row.table).execute(&key?)?;
+        }
+        Ok(())
+    }
+
+    fn set_due(&mut self, dues: &[(Key, Option<Due>)]) -> Result<(), Failure> {
+        static SET_DUE: Statement = Statement::new(
+            "update payments.stripe_objects as object
+                set due = given.due
+               from unnest($2::text[], $3::text[], $4::text[])
+                    as given (object_type, object_id, due)
+              where object.environment = $1
+                and object.object_type = given.object_type
+                and object.object_id = given.object_id
+                and object.due is distinct from given.due",
+        );
+        if dues.is_empty() {
+            return Ok(());
+        }
+        let (types, ids) = parted(dues.iter().map(|(key, _)| key));
+        let words: Vec<Option<&str>> = dues.iter().map(|(_, due)| due.map(Due::as_str)).collect();
+        let environment = self.environment.as_str();
+        SET_DUE.execute(&[environment.into(), types.into(), ids.into(), words.into()])?;
+        Ok(())
+    }
+}
+
+/// A row of the mirror: the seven columns that every reading statement selects.
+fn mirrored(row: &spi::Row) -> Result<(Mirrored, Option<String>), Failure> {
+    let key = Key {
+        object_type: row.required(1)?,
+        id: row.required(2)?,
+    };
+    let stored = Stored {
+        body: row.required(3)?,
+        as_of: row.required(4)?,
+        deleted: row.required(5)?,
+        evidence: row.get(6)?,
+    };
+    let state = Mirrored::from_stored(key, &stored).map_err(|error| {
+        Failure::internal(format!(
+            "a row of payments.stripe_objects cannot be read: {error}"
+        ))
+    })?;
+    Ok((state, row.get(7)?))
+}
+
+/// Keys as two columns.
+fn parted<'a>(keys: impl Iterator<Item = &'a Key>) -> (Vec<&'a str>, Vec<&'a str>) {
+    keys.map(|key| (key.object_type.as_str(), key.id.as_str()))
+        .unzip()
+}
+
+/// What a statement over a projected table is for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Purpose {
+    Upsert,
+    Delete,
+    Find(&'static str),
+}
+
+/// The statement for a purpose, put together once a backend.
+fn statement(
+    table: &'static Table,
+    purpose: Purpose,
+    sql: impl FnOnce() -> String,
+) -> &'static Statement {
+    type Statements = HashMap<(&'static str, Purpose), &'static Statement>;
+    static STATEMENTS: LazyLock<Mutex<Statements>> = LazyLock::new(Mutex::default);
+    let mut statements = STATEMENTS.lock().unwrap_or_else(PoisonError::into_inner);
+    statements
+        .entry((table.name, purpose))
+        .or_insert_with(|| Box::leak(Box::new(Statement::new(Box::leak(sql().into_boxed_str())))))
+}
+
+/// Every column is in the SET list, so that an `UPDATE OF` trigger fires; the row is written only
+/// if it then differs, so that nothing fires on noise.
+fn upserting(table: &'static Table) -> &'static Statement {
+    statement(table, Purpose::Upsert, || {
+        let names: Vec<&str> = table.columns.iter().map(|column| column.name).collect();
+        let values = table
+            .columns
+            .iter()
+            .enumerate()
+            .map(|(place, column)| match column.ty {
+                Type::Jsonb => format!("${}::jsonb", place + 1),
+                _ => format!("${}", place + 1),
+            });
+        let (ours, theirs): (Vec<&str>, Vec<&str>) = names
+            .iter()
+            .filter(|name| !table.key.contains(name))
+            .partition(|name| table.kept.contains(name));
+        let sets = ours.iter().map(|name| format!("{name} = target.{name}"));
+        let sets = sets.chain(
+            theirs
+                .iter()
+                .map(|name| format!("{name} = excluded.{name}")),
+        );
+        format!(
+            "insert into payments.{table} as target ({columns})
+             values ({values})
+             on conflict ({key}) do update
+                set {sets}
+              where ({before}) is distinct from ({after})",
+            table = table.name,
+            columns = names.join(", "),
+            values = join(values),
+            key = table.key.join(", "),
+            sets = join(sets),
+            before = join(theirs.iter().map(|name| format!("target.{name}"))),
+            after = join(theirs.iter().map(|name| format!("excluded.{name}"))),
+        )
+    })
+}
+
+fn deleting(table: &'static Table) -> &'static Statement {
+    statement(table, Purpose::Delete, || {
+        let conditions = table.key.iter().enumerate();
+        let conditions: Vec<String> = conditions
+            .map(|(place, name)| format!("{name} = ${}", place + 1))
+            .collect();
+        format!(
+            "delete from payments.{} where {}",
+            table.name,
+            conditions.join(" and ")
+        )
+    })
+}
+
+/// Values are handed over as text, which every type of a key column can be read from.
+fn finding(table: &'static Table, column: &'static str, kind: Type) -> &'static Statement {
+    statement(table, Purpose::Find(column), || {
+        let columns = table.columns.iter().map(|column| match column.ty {
+            Type::Jsonb => format!("{}::text", column.name),
+            _ => column.name.to_owned(),
+        });
+        let kind = match kind {
+            Type::Uuid => "uuid",
+            _ => "text",
+        };
+        format!(
+            "select {columns}
+               from payments.{table}
+              where environment = $1
+                and {column} = any ($2::text[]::{kind}[])",
+            columns = join(columns),
+            table = table.name,
+        )
+    })
+}
+
+fn join(parts: impl Iterator<Item = String>) -> String {
+    parts.collect::<Vec<_>>().join(", ")
+}
+
+fn cells(table: &'static Table, row: &spi::Row) -> Result<Row, Failure> {
+    let cells = table.columns.iter().enumerate().map(|(place, column)| {
+        let place = place + 1;
+        Ok(match column.ty {
+            Type::Text => row.get(place)?.map(Cell::Text),
+            Type::Boolean => row.get(place)?.map(Cell::Boolean),
+            Type::Integer => row
+                .get::<i32>(place)?
+                .map(|number| Cell::Int(number.into())),
+            Type::Bigint => row.get(place)?.map(Cell::Int),
+            Type::Time => row.get(place)?.map(|time| Cell::Time(microseconds(time))),
+            Type::Jsonb => row.get(place)?.map(Cell::Json),
+            Type::Uuid => row
+                .get::<Uuid>(place)?
+                .map(|id| Cell::Uuid(uuid::Uuid::from_bytes(*id.as_bytes()))),
+        }
+        .unwrap_or(Cell::Null))
+    });
+    Ok(Row {
+        table,
+        cells: cells.collect::<Result<_, Failure>>()?,
+    })
+}
+
+fn arguments(row: &Row) -> Result<Vec<DatumWithOid<'static>>, Failure> {
+    let columns = row.table.columns.iter();
+    columns
+        .zip(&row.cells)
+        .map(|(column, cell)| argument(column.ty, cell))
+        .collect()
+}
+
+fn argument(kind: Type, cell: &Cell) -> Result<DatumWithOid<'static>, Failure> {
+    Ok(match (kind, cell) {
+        (Type::Text | Type::Jsonb, Cell::Null) => None::<String>.into(),
+        (Type::Boolean, Cell::Null) => None::<bool>.into(),
+        (Type::Integer, Cell::Null) => None::<i32>.into(),
+        (Type::Bigint, Cell::Null) => None::<i64>.into(),
+        (Type::Time, Cell::Null) => None::<TimestampWithTimeZone>.into(),
+        (Type::Uuid, Cell::Null) => None::<Uuid>.into(),
+        (Type::Text, Cell::Text(text)) | (Type::Jsonb, Cell::Json(text)) => text.clone().into(),
+        (Type::Boolean, Cell::Boolean(value)) => (*value).into(),
+        (Type::Integer, Cell::Int(number)) => i32::try_from(*number).ok().into(),
+        (Type::Bigint, Cell::Int(number)) => (*number).into(),
+        (Type::Time, Cell::Time(microseconds)) => time(*microseconds)?.into(),
+        (Type::Uuid, Cell::Uuid(id)) => Uuid::from_bytes(*id.as_bytes()).into(),
+        _ => return Err(Failure::internal("a cell is not of its column's type")),
+    })
+}
+
+fn column_type(table: &Table, name: &str) -> Result<Type, Failure> {
+    let place = table.position(name);
+    place
+        .map(|place| table.columns[place].ty)
+        .ok_or_else(|| Failure::internal("a table has no such column").with("column", name))
+}
+
+/// A key's value as text.
+fn as_text(cell: &Cell) -> Option<String> {
+    match cell {
+        Cell::Text(text) => Some(text.clone()),
+        Cell::Uuid(id) => Some(id.to_string()),
+        _ => None,
+    }
+}
+
+/// Microseconds between 1970, where Stripe counts from, and 2000, where Postgres does.
+const EPOCHS_APART: i64 = 946_684_800_000_000;
+
+/// A time of Stripe's or the ledger's, in microseconds since 1970.
+pub fn time(microseconds: i64) -> Result<TimestampWithTimeZone, Failure> {
+    TimestampWithTimeZone::try_from(microseconds - EPOCHS_APART)
+        .map_err(|_| Failure::internal("a time is beyond what Postgres can hold"))
+}
+
+fn microseconds(time: TimestampWithTimeZone) -> i64 {
+    i64::from(time) + EPOCHS_APART
+}
