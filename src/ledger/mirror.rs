@@ -9,11 +9,12 @@
 //!    deleted by the late tombstone of the first. A body without `created` belongs to the newest
 //!    incarnation made before its second. (Not in it: of a bare tombstone and a creation in one
 //!    second nobody knows which was first, and a wrong tombstone would be for ever.)
-//! 2. *Rung.* The newest second is kept whole. Of the second below it there is kept what tells
-//!    where a circle of changes began, but only while the newest second has nothing but changes.
+//! 2. *Rung.* The newest second is kept whole. Of the newest event before it there is kept what
+//!    tells where a circle of changes began, but only while the newest second can be that circle.
 //! 3. *Fields.* Of everything older there are kept the top-level fields that nothing newer has.
 //!    So the size is bounded by the number of fields, and almost always one body is all.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
@@ -29,9 +30,12 @@ use crate::sighting::Sighting;
 pub struct Mirrored {
     pub(crate) key: Key,
     /// The incarnation: the greatest `created` seen.
-    pub(crate) created: Option<i64>,
-    /// Pruned and never empty; the newest rung first, within a rung by identity.
-    pub(crate) sightings: Vec<Sighting>,
+    created: Option<i64>,
+    /// The sightings of this incarnation, pruned.
+    named: Vec<Sighting>,
+    /// Those that may be of it, pruned by themselves: if an incarnation between comes to light,
+    /// they stay and all the others go, so nothing named may stand in for them.
+    nameless: Vec<Sighting>,
 }
 
 /// One object, merged from all that was observed of it.
@@ -56,11 +60,19 @@ pub struct Object {
 }
 
 /// What an [`Object`] is made of.
-pub(crate) struct Resolved {
-    /// The place of the newest sighting.
+pub(crate) struct Resolved<'a> {
+    /// All that counts, the newest rung first.
+    pub sightings: Cow<'a, [Sighting]>,
+    /// The place of the newest sighting among them.
     pub winner: usize,
     pub body: Map<String, Value>,
     pub undecided: bool,
+}
+
+impl Resolved<'_> {
+    pub(crate) fn winner(&self) -> &Sighting {
+        &self.sightings[self.winner]
+    }
 }
 
 impl Mirrored {
@@ -68,19 +80,23 @@ impl Mirrored {
     pub fn of(o: Observation) -> Mirrored {
         let key = o.key.clone();
         let (created, sighting) = Sighting::of(o);
-        Mirrored {
-            key,
-            created,
-            sightings: vec![sighting],
-        }
+        Mirrored::from_sightings(key, created, vec![sighting])
     }
 
-    /// What was pruned before, put back in order.
-    pub(crate) fn sorted(key: Key, created: Option<i64>, sightings: Vec<Sighting>) -> Mirrored {
+    /// Of sightings that belong together; at least one.
+    pub(crate) fn from_sightings(
+        key: Key,
+        created: Option<i64>,
+        sightings: Vec<Sighting>,
+    ) -> Mirrored {
+        let (nameless, named) = sightings
+            .into_iter()
+            .partition(|sighting| sighting.nameless);
         let mut mirrored = Mirrored {
             key,
             created,
-            sightings,
+            named,
+            nameless,
         };
         mirrored.prune();
         mirrored
@@ -93,7 +109,8 @@ impl Mirrored {
         let created = self.created.max(other.created);
         self.forget_older_than(created);
         other.forget_older_than(created);
-        self.sightings.append(&mut other.sightings);
+        self.named.append(&mut other.named);
+        self.nameless.append(&mut other.nameless);
         self.prune();
         self
     }
@@ -101,24 +118,24 @@ impl Mirrored {
     /// The object, merged.
     pub fn object(&self) -> Object {
         let resolved = self.resolve();
-        let winner = &self.sightings[resolved.winner];
         Object {
             key: self.key.clone(),
-            body: resolved.body,
-            as_of: winner.second,
+            as_of: resolved.winner().second,
             created: self.created,
-            deleted: winner.gone,
+            deleted: resolved.winner().gone,
             undecided: resolved.undecided,
+            body: resolved.body,
         }
     }
 
     /// How much is mirrored now, to be taken before a request about this object is sent and given
     /// to the answer's [`crate::Source`].
     pub fn mark(&self) -> Mark {
-        let newest = self.rungs().next().unwrap_or_default();
+        let sightings = self.merged();
+        let newest = rungs(&sightings).next().unwrap_or_default();
         Mark {
             created: self.created,
-            second: self.sightings[0].second,
+            second: sightings[0].second,
             known: newest
                 .iter()
                 .map(|sighting| sighting.digest(&self.key.object_type))
@@ -126,64 +143,58 @@ impl Mirrored {
         }
     }
 
-    fn rungs(&self) -> impl Iterator<Item = &[Sighting]> {
-        self.sightings.chunk_by(|a, b| a.rung() == b.rung())
+    pub(crate) fn created(&self) -> Option<i64> {
+        self.created
+    }
+
+    pub(crate) fn sightings(&self) -> impl Iterator<Item = &Sighting> {
+        self.named.iter().chain(&self.nameless)
     }
 
     fn forget_older_than(&mut self, created: Option<i64>) {
-        let outlived = self.created < created;
+        if self.created < created {
+            self.named.clear();
+        }
         self.created = created;
-        self.sightings.retain(|sighting| match sighting.nameless {
-            true => created.is_none_or(|created| created < sighting.second),
-            false => !outlived,
-        });
+        self.nameless
+            .retain(|sighting| created.is_none_or(|created| created < sighting.second));
     }
 
     fn prune(&mut self) {
-        self.sightings
-            .sort_by_key(|sighting| Reverse(sighting.rung()));
-        let mut newer = BTreeSet::new();
-        let mut kept = Vec::with_capacity(self.sightings.len());
-        let mut only_changes = true;
         let object_type = self.key.object_type.as_str();
-        for (depth, rung) in self
-            .sightings
-            .chunk_by_mut(|a, b| a.rung() == b.rung())
-            .enumerate()
-        {
-            if depth == 0 {
-                only_changes = is_only_changes(rung);
-            } else {
-                rung.iter_mut()
-                    .for_each(|sighting| sighting.reduce(object_type, |name| newer.contains(name)));
-            }
-            newer.extend(
-                rung.iter()
-                    .flat_map(|sighting| sighting.fields.keys().cloned()),
-            );
-            let matters = |sighting: &&mut Sighting| {
-                depth == 0 || (depth == 1 && only_changes) || !sighting.fields.is_empty()
-            };
-            let mut rung: Vec<_> = rung
-                .iter_mut()
-                .filter(matters)
-                .map(std::mem::take)
-                .collect();
-            if rung.len() > 1 {
-                rung.sort_by_cached_key(Sighting::identity);
-                rung.dedup();
-            }
-            kept.append(&mut rung);
-        }
-        self.sightings = kept;
+        self.named = pruned(std::mem::take(&mut self.named), object_type);
+        let mut nameless = std::mem::take(&mut self.nameless);
+        nameless.sort_by_key(|sighting| Reverse(sighting.rung()));
+        // What outlives the nameless sightings of some seconds must not be pruned in favour of
+        // them: within a stage a higher rung is a later second.
+        self.nameless = nameless
+            .chunk_by_mut(|a, b| a.rung().stage() == b.rung().stage())
+            .flat_map(|stage| pruned(stage.iter_mut().map(std::mem::take).collect(), object_type))
+            .collect();
     }
 
-    pub(crate) fn resolve(&self) -> Resolved {
+    /// All sightings as if they named their incarnation.
+    fn merged(&self) -> Cow<'_, [Sighting]> {
+        if self.nameless.is_empty() {
+            return Cow::Borrowed(&self.named);
+        }
+        Cow::Owned(pruned(
+            self.sightings().cloned().collect(),
+            &self.key.object_type,
+        ))
+    }
+
+    pub(crate) fn resolve(&self) -> Resolved<'_> {
         let object_type = self.key.object_type.as_str();
-        let newest: Vec<_> = self.rungs().next().unwrap_or_default().iter().collect();
-        let verdict = settle(object_type, &newest, self.older());
-        let mut body = self.sightings[verdict.winner].fields.clone();
-        for rung in self.rungs().filter(|_| self.sightings.len() > 1) {
+        let sightings = self.merged();
+        let newest: Vec<_> = rungs(&sightings)
+            .next()
+            .unwrap_or_default()
+            .iter()
+            .collect();
+        let verdict = settle(object_type, &newest, older_state(&sightings, object_type));
+        let mut body = sightings[verdict.winner].fields.clone();
+        for rung in rungs(&sightings).filter(|_| sightings.len() > 1) {
             let names: BTreeSet<&String> = rung
                 .iter()
                 .flat_map(|sighting| sighting.fields.keys())
@@ -199,23 +210,76 @@ impl Mirrored {
             }
         }
         Resolved {
+            sightings,
             winner: verdict.winner,
             body,
             undecided: verdict.undecided,
         }
     }
-
-    /// The state before the newest second, where it can tell how a circle of changes ends.
-    fn older(&self) -> Option<Digest> {
-        let mut rungs = self.rungs();
-        // With anything but changes in the newest second the older one may have been pruned.
-        rungs.next().filter(|newest| is_only_changes(newest))?;
-        let older: Vec<_> = rungs.next()?.iter().collect();
-        let verdict = settle(&self.key.object_type, &older, None);
-        (!verdict.undecided).then(|| older[verdict.winner].summary(&self.key.object_type).state)
-    }
 }
 
-fn is_only_changes(rung: &[Sighting]) -> bool {
-    rung.iter().all(|sighting| sighting.change.is_some())
+fn rungs(sightings: &[Sighting]) -> impl Iterator<Item = &[Sighting]> {
+    sightings.chunk_by(|a, b| a.rung() == b.rung())
+}
+
+/// The newest events before the newest second: they can tell where a circle of changes began. Not
+/// answers and pages, which are stamped with a time before they were made and can show what only
+/// the newest second came to. `None` also when an event of the newest second is no change, as it
+/// could be anywhere in the circle: then the older ones never matter again.
+fn older_rung(sightings: &[Sighting]) -> Option<&[Sighting]> {
+    let mut rungs = rungs(sightings);
+    let newest = rungs.next()?;
+    if newest
+        .iter()
+        .any(|sighting| sighting.is_event() && sighting.change.is_none())
+    {
+        return None;
+    }
+    rungs.find(|rung| rung.iter().any(Sighting::is_event))
+}
+
+fn older_state(sightings: &[Sighting], object_type: &str) -> Option<Digest> {
+    let older: Vec<_> = older_rung(sightings)?
+        .iter()
+        .filter(|sighting| sighting.is_event())
+        .collect();
+    let verdict = settle(object_type, &older, None);
+    (!verdict.undecided).then(|| older[verdict.winner].summary(object_type).state)
+}
+
+/// Without what no sighting that may still come can make matter; the newest rung first, within a
+/// rung by identity.
+fn pruned(mut sightings: Vec<Sighting>, object_type: &str) -> Vec<Sighting> {
+    if sightings.len() < 2 {
+        return sightings;
+    }
+    sightings.sort_by_key(|sighting| Reverse(sighting.rung()));
+    let older = older_rung(&sightings).map(|rung| rung[0].rung());
+    let mut newer = BTreeSet::new();
+    let mut kept = Vec::with_capacity(sightings.len());
+    for (depth, rung) in sightings
+        .chunk_by_mut(|a, b| a.rung() == b.rung())
+        .enumerate()
+    {
+        let mut rung: Vec<_> = rung.iter_mut().map(std::mem::take).collect();
+        if depth > 0 {
+            rung.retain(|sighting| {
+                let tells_older = sighting.is_event() && Some(sighting.rung()) == older;
+                tells_older || sighting.fields.keys().any(|name| !newer.contains(name))
+            });
+            for sighting in &mut rung {
+                sighting.reduce(object_type, |name| newer.contains(name));
+            }
+        }
+        if rung.len() > 1 {
+            rung.sort_by_cached_key(Sighting::identity);
+            rung.dedup();
+        }
+        newer.extend(
+            rung.iter()
+                .flat_map(|sighting| sighting.fields.keys().cloned()),
+        );
+        kept.append(&mut rung);
+    }
+    kept
 }

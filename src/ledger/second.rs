@@ -46,8 +46,7 @@ pub(crate) fn settle(object_type: &str, sightings: &[&Sighting], older: Option<D
             summary: sighting.summary(object_type),
         })
         .collect();
-    let alive = without_outranked(all, object_type);
-    let (last, ambiguous) = without_passed(alive, older);
+    let (last, ambiguous) = last(&all, object_type, older);
     let Some(winner) = last.iter().max_by_key(|candidate| rank(candidate)) else {
         // Only if each of them outranked another: evidence that somebody edited.
         return Verdict {
@@ -65,44 +64,74 @@ pub(crate) fn settle(object_type: &str, sightings: &[&Sighting], older: Option<D
     }
 }
 
-fn without_outranked<'a>(mut all: Vec<Candidate<'a>>, object_type: &str) -> Vec<Candidate<'a>> {
+/// The candidates that nothing is known to come after, and whether the events have another
+/// reading.
+fn last<'a>(
+    all: &'a [Candidate<'a>],
+    object_type: &str,
+    older: Option<Digest>,
+) -> (Vec<&'a Candidate<'a>>, bool) {
     let outranked: BTreeSet<Digest> = all
         .iter()
         .flat_map(|candidate| candidate.sighting.outranks.iter().copied())
         .collect();
-    if !outranked.is_empty() {
-        all.retain(|candidate| !outranked.contains(&candidate.sighting.digest(object_type)));
+    let is_alive = |candidate: &&Candidate| {
+        outranked.is_empty() || !outranked.contains(&candidate.sighting.digest(object_type))
+    };
+    let all: Vec<_> = all.iter().collect();
+    let whole = changes(&all);
+    if let Some(end) = chain::end(&whole, older) {
+        let mut last = all.clone();
+        last.retain(|candidate| !is_passed(candidate, &whole, &BTreeSet::from([end.state])));
+        last.retain(is_alive);
+        // Nothing is left where an answer says what the object had been before already, and the
+        // event of that change is still to come.
+        if !last.is_empty() {
+            return (last, end.ambiguous);
+        }
     }
-    all
+    let mut last = all;
+    last.retain(is_alive);
+    let changes = changes(&last);
+    let end = chain::end(&changes, older);
+    let ends = end.map_or_else(|| loose_ends(&changes), |end| BTreeSet::from([end.state]));
+    // What is left of the changes can be older than the answer that made them the rest.
+    last.retain(|candidate| {
+        !candidate.sighting.outranks.is_empty() || !is_passed(candidate, &changes, &ends)
+    });
+    (last, end.is_some_and(|end| end.ambiguous))
 }
 
-fn without_passed(mut alive: Vec<Candidate>, older: Option<Digest>) -> (Vec<Candidate>, bool) {
-    let changes: BTreeSet<Change> = alive
-        .iter()
-        .filter_map(|candidate| {
-            let told = candidate.sighting.change.as_ref()?;
-            let after = candidate.summary.state;
-            // An event that changed nothing we can see says no more than its body.
-            (told.before != after).then(|| Change {
-                before: told.before,
-                after,
-                event: &told.event,
-            })
+fn changes<'a>(candidates: &[&'a Candidate<'a>]) -> BTreeSet<Change<'a>> {
+    let change = |candidate: &&'a Candidate<'a>| {
+        let told = candidate.sighting.change.as_ref()?;
+        let after = candidate.summary.state;
+        // An event that changed nothing we can see says no more than its body.
+        (told.before != after).then(|| Change {
+            before: told.before,
+            after,
+            event: &told.event,
         })
-        .collect();
-    let left: BTreeSet<Digest> = changes.iter().map(|change| change.before).collect();
-    let reached: BTreeSet<Digest> = changes.iter().map(|change| change.after).collect();
-    let end = chain::end(&changes, older);
-    let loose: BTreeSet<Digest> = match end {
-        Some(end) => BTreeSet::from([end.state]),
-        None if reached.is_subset(&left) => reached.clone(),
-        None => reached.difference(&left).copied().collect(),
     };
-    alive.retain(|candidate| {
-        let state = candidate.summary.state;
-        loose.contains(&state) || !(left.contains(&state) || reached.contains(&state))
-    });
-    (alive, end.is_some_and(|end| end.ambiguous))
+    candidates.iter().filter_map(change).collect()
+}
+
+/// Where the pieces of a chain end that has gaps; everywhere, if they run in circles.
+fn loose_ends(changes: &BTreeSet<Change>) -> BTreeSet<Digest> {
+    let left: BTreeSet<_> = changes.iter().map(|change| change.before).collect();
+    let reached: BTreeSet<_> = changes.iter().map(|change| change.after).collect();
+    match reached.is_subset(&left) {
+        true => reached,
+        false => reached.difference(&left).copied().collect(),
+    }
+}
+
+fn is_passed(candidate: &Candidate, changes: &BTreeSet<Change>, ends: &BTreeSet<Digest>) -> bool {
+    let state = candidate.summary.state;
+    !ends.contains(&state)
+        && changes
+            .iter()
+            .any(|change| change.before == state || change.after == state)
 }
 
 fn rank(candidate: &Candidate) -> impl Ord + use<> {
@@ -117,10 +146,7 @@ fn is_certain(object_type: &str, winner: &Candidate, other: &Candidate) -> bool 
     }
     // An answer against an event that it did not know is a guess: either may be the later one. A
     // page against an event is none: what else the page saw will be told by an event too.
-    let more_recent =
-        winner.sighting.teller > Teller::Read && other.sighting.teller == Teller::Read;
-    match w.standing == o.standing {
-        true => more_recent,
-        false => more_recent || !is_reversible(object_type),
-    }
+    let is_page = other.sighting.teller == Teller::Read && other.sighting.outranks.is_empty();
+    let is_newer = is_page && winner.sighting.teller > Teller::Read;
+    is_newer || (w.standing != o.standing && !is_reversible(object_type))
 }

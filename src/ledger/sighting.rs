@@ -87,6 +87,13 @@ pub(crate) struct Rung {
     second: i64,
 }
 
+impl Rung {
+    /// The part of the life of an incarnation: its creation, its life, its death.
+    pub(crate) fn stage(self) -> impl Eq {
+        (self.gone, self.grown)
+    }
+}
+
 impl Sighting {
     /// The incarnation that an observation is of (Stripe's `created`), if it says so, and what
     /// merging needs of it.
@@ -134,6 +141,10 @@ impl Sighting {
             grown: !self.newborn,
             second: self.second,
         }
+    }
+
+    pub(crate) fn is_event(&self) -> bool {
+        self.teller == Teller::Event
     }
 
     pub(crate) fn summary(&self, object_type: &str) -> Summary {

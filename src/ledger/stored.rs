@@ -56,7 +56,7 @@ impl Mirrored {
     /// What the table is to keep. Equal objects are stored as equal bytes.
     pub fn to_stored(&self) -> Stored {
         let resolved = self.resolve();
-        let winner = &self.sightings[resolved.winner];
+        let winner = resolved.winner();
         let stored = Stored {
             body: canonical::text(&resolved.body),
             as_of: winner.second,
@@ -64,29 +64,26 @@ impl Mirrored {
             evidence: None,
         };
         let created = self
-            .created
-            .filter(|_| self.created != created(&winner.fields));
-        let needless = self.sightings.len() == 1
-            && created.is_none()
-            && Sighting {
-                fields: Map::new(),
-                ..winner.clone()
-            } == plain(&stored);
-        if needless {
+            .created()
+            .filter(|created| Some(*created) != created_in(&winner.fields));
+        let others: Vec<_> = self
+            .sightings()
+            .filter(|sighting| *sighting != winner)
+            .map(|other| Other::of(other, &resolved.body))
+            .collect();
+        let facts = Sighting {
+            fields: Map::new(),
+            ..winner.clone()
+        };
+        if created.is_none() && others.is_empty() && facts == plain(&stored) {
             return stored;
         }
-        let others = self
-            .sightings
-            .iter()
-            .enumerate()
-            .filter(|(place, _)| *place != resolved.winner);
+        let filled = without(&resolved.body, &winner.fields);
         let evidence = Evidence {
             created,
-            winner: winner.clone(),
-            filled: without(&resolved.body, &winner.fields),
-            others: others
-                .map(|(_, other)| Other::of(other, &resolved.body))
-                .collect(),
+            winner: facts,
+            filled,
+            others,
         };
         Stored {
             evidence: Some(canonical::json(&evidence)),
@@ -113,12 +110,12 @@ impl Mirrored {
             .collect();
         let mut fields = body;
         fields.retain(|name, _| !evidence.filled.contains(name));
-        let created = evidence.created.or_else(|| created(&fields));
+        let created = evidence.created.or_else(|| created_in(&fields));
         sightings.push(Sighting {
             fields,
             ..evidence.winner
         });
-        Ok(Mirrored::sorted(key, created, sightings))
+        Ok(Mirrored::from_sightings(key, created, sightings))
     }
 }
 
@@ -164,7 +161,7 @@ fn plain(stored: &Stored) -> Sighting {
     }
 }
 
-fn created(body: &Map<String, Value>) -> Option<i64> {
+fn created_in(body: &Map<String, Value>) -> Option<i64> {
     body.get("created").and_then(Value::as_i64)
 }
 
