@@ -83,5 +83,6 @@ def stripe(db: Database) -> Iterator:
 
     with FakeStripe() as fake:
         statement = sql.SQL("alter database {} set payments.stripe_api_base = {}")
-        db.execute(statement.format(sql.Identifier(db.name), sql.Literal(fake.base_url)))
+        with db.connect() as connection:
+            connection.execute(statement.format(sql.Identifier(db.name), sql.Literal(fake.base_url)))
         yield fake
