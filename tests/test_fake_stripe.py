@@ -233,6 +233,27 @@ def test_restricted_and_revoked_keys(stripe):
     assert error(reader.get("/v1/customers"))[:2] == (401, "api_key_expired")
 
 
+def test_permissions_are_asked_before_existence(stripe):
+    stripe.control.add_key("rk_test_nothing", permissions=[])
+    stripe.control.add_key("rk_test_charges", permissions=["charge_write"])
+    path = "/v1/charges/ch_none"
+    assert Client(stripe, "rk_test_nothing").post(path).status == 403
+    assert Client(stripe, "rk_test_charges").post(path).status == 404
+
+
+def test_portal_configurations(stripe, client):
+    made = client.post("/v1/billing_portal/configurations", {"name": "plain", "features": {"invoice_history": {}}}).json
+    assert (made["name"], made["is_default"], made["active"]) == ("plain", False, True)
+    changed = client.post("/v1/billing_portal/configurations/" + made["id"], {"active": False}).json
+    assert changed["active"] is False
+    customer = client.post("/v1/customers").json["id"]
+    params = {"customer": customer, "return_url": "https://shop.example"}
+    default = client.post("/v1/billing_portal/sessions", params).json["configuration"]
+    assert default not in (None, made["id"])
+    refused = client.post("/v1/billing_portal/sessions", {**params, "configuration": made["id"]})
+    assert refused.status == 400
+
+
 # Idempotency
 
 
@@ -856,6 +877,14 @@ def test_registered_endpoints_are_posted_to(receiver):
     assert [json.loads(body)["type"] for _, body in receiver.received] == ["customer.created"]
 
 
+def test_events_of_any_kind(stripe):
+    stripe.control.emit("invoice.upcoming", {"object": "invoice", "amount_due": 1900})
+    stripe.control.emit("charge.succeeded", {"id": "ch_1", "object": "charge"}, fields={"account": "acct_1Connected"})
+    upcoming, connected = (json.loads(event["body"]) for event in stripe.control.deliveries())
+    assert "id" not in upcoming["data"]["object"]
+    assert connected["account"] == "acct_1Connected"
+
+
 def test_events_arrive_late_in_the_events_api(stripe):
     stripe.control.lag_events(60)
     stripe.control.call("POST", "/v1/customers", {})
@@ -929,14 +958,89 @@ def test_the_command_line(tmp_path):
 # The judge
 
 
-def test_stripes_official_client(stripe):
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.skip("node and npm are not installed, so Stripe's official client cannot judge the fake")
+@pytest.fixture(scope="module")
+def official():
+    """The directory with Stripe's official client in it."""
+    node = shutil.which("node") and subprocess.run(["node", "--version"], capture_output=True, text=True).stdout
+    if not node or not shutil.which("npm") or int(node[1:].split(".")[0]) < 20:
+        pytest.skip("Stripe's official client, which judges the fake, needs npm and node 20 or newer")
     package = HERE / "stripe_sdk"
-    if not (package / "node_modules" / "stripe").exists():
+    if not all((package / "node_modules" / name).exists() for name in ("stripe", "typescript")):
         subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=package, check=True, timeout=300)
+    return package
+
+
+@pytest.mark.timeout(400)
+def test_stripes_official_client(stripe, official):
     environment = {**os.environ, "FAKE_BASE_URL": stripe.base_url, "FAKE_CONTROL_URL": stripe.control_url}
     judged = subprocess.run(
-        ["node", "--test"], cwd=package, env=environment, capture_output=True, text=True, timeout=120
+        ["node", "--test"], cwd=official, env=environment, capture_output=True, text=True, timeout=120
     )
     assert judged.returncode == 0, judged.stdout + judged.stderr
+
+
+def typed(value):
+    """A value as it is after Stripe's client read it: it makes its own type of decimals."""
+    if isinstance(value, dict):
+        decimal = ("unit_amount_decimal", "amount_decimal", "quantity_decimal")
+        return {name: None if name in decimal else typed(below) for name, below in value.items()}
+    return [typed(below) for below in value] if isinstance(value, list) else value
+
+
+@pytest.mark.timeout(400)
+def test_objects_have_stripes_types(stripe, official, tmp_path):
+    control = stripe.control
+    control.call("POST", "/v1/webhook_endpoints", {"url": "https://a.example", "enabled_events": ["*"]})
+    bought = open_session(stripe, customer_creation="always", invoice_creation={"enabled": True})
+    control.decline(bought)
+    control.complete(bought)
+    debited = open_session(stripe)
+    control.complete(debited, outcome="processing")
+    control.settle(debited, succeeded=False)
+    control.expire(open_session(stripe))
+    subscription = subscribe(stripe)
+    control.renew(subscription)
+    control.pay_invoice(control.renew(subscription, succeeded=False)["id"])
+    control.cancel(subscription, at_period_end=True)
+    charge = control.get(control.get(bought)["payment_intent"])["latest_charge"]
+    control.fail_refund(control.refund(charge, 100)["id"])
+    control.close_dispute(control.dispute(charge)["id"], "won")
+    flow = {"type": "subscription_update", "subscription_update": {"subscription": subscription}}
+    customer = control.get(subscription)["customer"]
+    control.call("POST", "/v1/billing_portal/sessions", {"customer": customer, "flow_data": flow})
+
+    objects = [event["data"]["object"] for event in control.events()]
+    for path in (
+        "account",
+        "billing_portal/configurations",
+        "webhook_endpoints",
+        "invoice_payments",
+        "checkout/sessions",
+    ):
+        answer = control.call("GET", "/v1/" + path)
+        objects += answer.get("data", [answer])
+    expand = {"expand": ["line_items", "payment_intent.latest_charge.refunds", "customer"]}
+    objects.append(control.call("GET", "/v1/checkout/sessions/" + bought, expand))
+
+    lines = ["import Stripe from 'stripe';"]
+    for number, one in enumerate(objects):
+        namespace, _, rest = one["object"].rpartition(".")
+        name = "".join(word.capitalize() for word in rest.split("_"))
+        space = "".join(word.capitalize() for word in namespace.split("_"))
+        kind = "Stripe." + (space + "." if space else "") + name
+        lines.append(f"export const v{number}: {kind} = {json.dumps(typed(one))};")
+    (tmp_path / "objects.ts").write_text("\n".join(lines))
+    options = {
+        "strict": True,
+        "noEmit": True,
+        "module": "nodenext",
+        "target": "es2022",
+        "skipLibCheck": True,
+        "types": [],
+    }
+    (tmp_path / "tsconfig.json").write_text(json.dumps({"compilerOptions": options, "files": ["objects.ts"]}))
+    (tmp_path / "node_modules").symlink_to(official / "node_modules")
+    compiler = official / "node_modules" / ".bin" / "tsc"
+    judged = subprocess.run([compiler, "-p", tmp_path], capture_output=True, text=True, timeout=120)
+    assert judged.returncode == 0, judged.stdout
+    assert {one["object"] for one in objects} >= {"charge", "customer", "dispute", "invoice", "refund", "subscription"}

@@ -12,8 +12,13 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from . import buyer, form, webhooks
+from .api import Call, route
 from .faults import KINDS
 from .ids import type_of
+from .resources.disputes import close_dispute, open_dispute, update_dispute
+from .resources.payments import capture_intent
+from .resources.refunds import charge_of, fail_refund, open_refund, settle_refund
+from .resources.sessions import expire_session
 from .store import Object, Store, wants
 
 if TYPE_CHECKING:
@@ -26,7 +31,7 @@ class Control:
     def __init__(self, fake: FakeStripe) -> None:
         self._fake = fake
         self._world = fake.world
-        self._handed: dict[str, None] = {}
+        self._handed: set[str] = set()
 
     def perform(self, action: str, arguments: dict[str, Any]) -> Any:
         """Do an action by name."""
@@ -80,8 +85,6 @@ class Control:
 
     def call(self, method: str, path: str, params: dict[str, Any] | None = None, livemode: bool = False) -> Object:
         """An API call as the merchant, past faults and the log: the object it answers with."""
-        from .api import Call, route
-
         with self._world.lock:
             self._world.tick()
             endpoint, ids = route(method.upper(), path)
@@ -143,14 +146,10 @@ class Control:
 
     def expire(self, session: str) -> Object:
         """A Checkout Session expires."""
-        from .resources.sessions import expire_session
-
         return self._with("checkout.session", session, expire_session)
 
     def capture(self, payment_intent: str, amount: int | None = None) -> Object:
         """The merchant captures an authorised payment, or a part of it."""
-        from .resources.payments import capture_intent
-
         return self._with("payment_intent", payment_intent, capture_intent, amount=amount)
 
     def renew(self, subscription: str, succeeded: bool = True) -> Object:
@@ -175,8 +174,6 @@ class Control:
 
     def refund(self, payment: str, amount: int | None = None, status: str = "succeeded") -> Object:
         """Refund a charge or payment intent, in part if an amount is given; `pending` waits for `settle_refund`."""
-        from .resources.refunds import charge_of, open_refund
-
         with self._world.lock:
             kind = type_of(payment)
             store, _ = self._world.find(str(kind), payment)
@@ -188,32 +185,22 @@ class Control:
 
     def settle_refund(self, refund: str) -> Object:
         """A pending refund arrives."""
-        from .resources.refunds import settle_refund
-
         return self._with("refund", refund, settle_refund)
 
     def fail_refund(self, refund: str) -> Object:
         """A refund comes back."""
-        from .resources.refunds import fail_refund
-
         return self._with("refund", refund, fail_refund)
 
     def dispute(self, charge: str, amount: int | None = None, reason: str = "fraudulent") -> Object:
         """The buyer disputes a charge."""
-        from .resources.disputes import open_dispute
-
         return self._with("charge", charge, open_dispute, amount=amount, reason=reason)
 
     def update_dispute(self, dispute: str, status: str) -> Object:
         """A dispute moves on, as to `under_review`."""
-        from .resources.disputes import update_dispute
-
         return self._with("dispute", dispute, update_dispute, status=status)
 
     def close_dispute(self, dispute: str, status: str = "lost") -> Object:
         """A dispute is decided: `won` or `lost`."""
-        from .resources.disputes import close_dispute
-
         return self._with("dispute", dispute, close_dispute, status=status)
 
     def events(self, after: str | None = None, types: list[str] | None = None, livemode: bool = False) -> list[Object]:
@@ -221,6 +208,21 @@ class Control:
         with self._world.lock:
             found = self._store(livemode).collection("event").oldest_first(after)
             return [self._shown(event) for event in found if _named(event["type"], types)]
+
+    def emit(
+        self,
+        type: str,
+        object: dict[str, Any],
+        previous: dict[str, Any] | None = None,
+        fields: dict[str, Any] | None = None,
+        livemode: bool = False,
+    ) -> Object:
+        """An event of any type about any object, as `invoice.upcoming`, one of Connect, or a second one for a change.
+
+        `fields` are set on the event itself: `account`, `api_version`, `created`, …
+        """
+        with self._world.lock:
+            return self._shown(self._store(livemode).emit(type, object, previous, **(fields or {})))
 
     def deliveries(
         self,
@@ -236,13 +238,14 @@ class Control:
         Each is handed over once, unless `new` is false. Without `secrets` they are signed with those of the endpoints
         that want them, else with the default secret. Styles are those of `sign`.
         """
-        handed = []
-        for event in self.events(None, types, livemode):
-            if new and event["id"] in self._handed:
-                continue
-            self._handed[event["id"]] = None
-            handed.append(self.delivery(event["id"], secrets, timestamp, style))
-        return handed
+        with self._world.lock:
+            waiting = [
+                event["id"]
+                for event in self._store(livemode).collection("event").oldest_first()
+                if _named(event["type"], types) and not (new and event["id"] in self._handed)
+            ]
+            self._handed.update(waiting)
+            return [self.delivery(event, secrets, timestamp, style) for event in waiting]
 
     def delivery(
         self,

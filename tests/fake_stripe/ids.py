@@ -32,7 +32,7 @@ _SHAPES = {
 }
 
 _TYPE_OF_PREFIX = {prefix: kind for kind, (prefix, _, _) in _SHAPES.items()}
-_TYPE_OF_PREFIX["cs_"] = "checkout.session"
+_TYPE_OF_PREFIX.update({"cs_": "checkout.session", "dp_": "dispute"})
 
 
 def type_of(identifier: str) -> str | None:

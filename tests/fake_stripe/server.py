@@ -116,7 +116,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
 
     def _send(self, answer: Answer) -> None:
-        self._head(answer, Content_Length=str(len(answer.body)), Connection="keep-alive")
+        connection = "close" if self.close_connection else "keep-alive"
+        self._head(answer, Content_Length=str(len(answer.body)), Connection=connection)
         self.wfile.write(answer.body)
         self.wfile.flush()
 

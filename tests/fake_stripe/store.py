@@ -151,8 +151,8 @@ class Store:
             self.emit(event, obj)
         return self.tombstones[obj["id"]]
 
-    def emit(self, type: str, obj: Object, previous: Object | None = None) -> Object:
-        """Record an event with the object as it is now."""
+    def emit(self, type: str, obj: Object, previous: Object | None = None, **more: Any) -> Object:
+        """Record an event with the object as it is now; `more` are fields of the event that are to differ."""
         data: Object = {"object": copy.deepcopy(obj)}
         if previous is not None:
             data["previous_attributes"] = previous
@@ -166,6 +166,7 @@ class Store:
             "pending_webhooks": sum(1 for endpoint in self.all("webhook_endpoint") if wants(endpoint, type)),
             "request": dict(self.request),
             "type": type,
+            **more,
         }
         self.collection("event").add(event)
         self.emitted(self, event)

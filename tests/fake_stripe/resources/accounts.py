@@ -19,6 +19,7 @@ def open_account(store: Store, email: str) -> Object:
                 "minority_owned_business_designation": None,
                 "name": "Fake Stripe",
                 "product_description": None,
+                "specified_commercial_transactions_act_url": None,
                 "support_address": None,
                 "support_email": None,
                 "support_phone": None,
@@ -42,7 +43,22 @@ def open_account(store: Store, email: str) -> Object:
             },
             "metadata": {},
             "payouts_enabled": True,
-            "settings": {"dashboard": {"display_name": "Fake Stripe", "timezone": "Etc/UTC"}},
+            "settings": {
+                "branding": {"icon": None, "logo": None, "primary_color": None, "secondary_color": None},
+                "card_payments": {
+                    "statement_descriptor_prefix": "FAKE",
+                    "statement_descriptor_prefix_kana": None,
+                    "statement_descriptor_prefix_kanji": None,
+                },
+                "dashboard": {"display_name": "Fake Stripe", "timezone": "Etc/UTC"},
+                "payments": {
+                    "statement_descriptor": "FAKE STRIPE",
+                    "statement_descriptor_kana": None,
+                    "statement_descriptor_kanji": None,
+                    "statement_descriptor_prefix_kana": None,
+                    "statement_descriptor_prefix_kanji": None,
+                },
+            },
             "tos_acceptance": {"date": None, "ip": None, "user_agent": None},
             "type": "standard",
         }

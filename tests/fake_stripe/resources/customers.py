@@ -22,6 +22,7 @@ from ..schema import (
     merged,
 )
 from ..store import Object, Store
+from .subscriptions import end_subscription, live
 
 
 def open_customer(store: Store, given: dict[str, Any]) -> Object:
@@ -60,8 +61,6 @@ def open_customer(store: Store, given: dict[str, Any]) -> Object:
 
 def remove_customer(store: Store, customer: Object) -> Object:
     """Delete a customer, and with it every subscription that still runs."""
-    from .subscriptions import end_subscription, live
-
     for subscription in list(store.all("subscription")):
         if subscription["customer"] == customer["id"] and live(subscription):
             end_subscription(store, subscription)
@@ -70,8 +69,6 @@ def remove_customer(store: Store, customer: Object) -> Object:
 
 @included("customer", "subscriptions")
 def _subscriptions(store: Store, customer: Object) -> Object:
-    from .subscriptions import live
-
     data = [sub for sub in store.all("subscription") if sub["customer"] == customer["id"] and live(sub)]
     return listed(data[:10], "/v1/customers/{}/subscriptions".format(customer["id"]), len(data) > 10)
 

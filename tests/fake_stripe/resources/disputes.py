@@ -54,7 +54,7 @@ def open_dispute(store: Store, charge: Object, amount: int | None = None, reason
             "has_evidence": False,
             "past_due": False,
             "submission_count": 0,
-            "submission_method": None,
+            "submission_method": "not_submitted",
         },
         intended_submission_method=None,
         is_charge_refundable=False,

@@ -7,7 +7,7 @@ from typing import Any
 from ..api import Call, endpoint, listing, matches, page
 from ..errors import card_declined
 from ..expand import included, listed
-from ..schema import Text
+from ..schema import Anything, Email, Metadata, Text, clearable, merged
 from ..store import Object, Store
 
 
@@ -51,7 +51,14 @@ def open_intent(
         payment_details={"customer_reference": None, "order_reference": order_reference},
         payment_method=None,
         payment_method_configuration_details=None,
-        payment_method_options={"card": {"request_three_d_secure": "automatic"}},
+        payment_method_options={
+            "card": {
+                "installments": None,
+                "mandate_options": None,
+                "network": None,
+                "request_three_d_secure": "automatic",
+            }
+        },
         payment_method_types=["card"],
         payment_record=None,
         processing=None,
@@ -98,6 +105,17 @@ def _card(amount: int) -> Object:
         "three_d_secure": None,
         "transaction_link_id": None,
         "wallet": None,
+    }
+
+
+def _bank() -> Object:
+    return {
+        "bank_code": "37040044",
+        "branch_code": "",
+        "country": "DE",
+        "fingerprint": "PbhEFpsTRl7wEc0q",
+        "last4": "3000",
+        "mandate": None,
     }
 
 
@@ -158,7 +176,7 @@ def _open_charge(store: Store, intent: Object, buyer: Object, status: str, decli
         paid=False,
         payment_intent=intent["id"],
         payment_method=store.ids.make("payment_method"),
-        payment_method_details={"sepa_debit": {"country": "DE", "last4": "3000"}, "type": "sepa_debit"}
+        payment_method_details={"sepa_debit": _bank(), "type": "sepa_debit"}
         if bank
         else {"card": _card(intent["amount"]), "type": "card"},
         radar_options={},
@@ -292,6 +310,26 @@ def index_intents(call: Call) -> Object:
 @endpoint("GET", "/v1/charges/{id}", permission="charge")
 def retrieve_charge(call: Call) -> Object:
     return call.store.require("charge", call.id)
+
+
+@endpoint(
+    "POST",
+    "/v1/charges/{id}",
+    permission="charge",
+    customer=Text(),
+    description=Text(40000),
+    fraud_details=Anything(),
+    metadata=clearable(Metadata()),
+    receipt_email=Email(),
+    shipping=Anything(),
+    transfer_group=Text(),
+)
+def update_charge(call: Call) -> Object:
+    charge = call.store.require("charge", call.id)
+    changes = {name: value for name, value in call.params.items() if name != "expand"}
+    if "metadata" in changes:
+        changes["metadata"] = merged(charge["metadata"], changes["metadata"])
+    return call.store.change(charge, "charge.updated", **changes)
 
 
 @endpoint(

@@ -6,7 +6,20 @@ from typing import Any
 
 from ..api import Call, endpoint, listing, matches, page
 from ..errors import invalid, no_such
-from ..schema import Anything, Array, Boolean, Choice, Hash, Integer, Text, Url, needed
+from ..schema import (
+    Anything,
+    Array,
+    Boolean,
+    Choice,
+    Hash,
+    Integer,
+    Metadata,
+    Text,
+    Url,
+    clearable,
+    merged,
+    needed,
+)
 from ..store import Object, Store
 
 
@@ -23,12 +36,18 @@ def open_configuration(store: Store) -> Object:
             "invoice_history": {"enabled": True},
             "payment_method_update": {"enabled": True, "payment_method_configuration": None},
             "subscription_cancel": {
-                "cancellation_reason": {"enabled": False, "options": []},
+                "cancellation_reason": {"enabled": False, "feedback_options": None, "options": []},
                 "enabled": True,
                 "mode": "at_period_end",
                 "proration_behavior": "none",
             },
-            "subscription_pause": {"enabled": False},
+            "subscription_pause": {
+                "duration": {
+                    "interval_options": [{"interval": "month", "interval_count": 1}],
+                    "type": "interval_options",
+                },
+                "enabled": False,
+            },
             "subscription_update": {
                 "billing_cycle_anchor": None,
                 "default_allowed_updates": ["price"],
@@ -147,6 +166,45 @@ def create(call: Call) -> Object:
     store.add(session)
     store.emit("billing_portal.session.created", session)
     return session
+
+
+CHANGEABLE = dict(
+    business_profile=Anything(),
+    default_return_url=clearable(Url()),
+    features=Anything(),
+    login_page=Anything(),
+    metadata=clearable(Metadata()),
+    name=clearable(Text()),
+)
+
+
+def _configure(store: Store, configuration: Object, given: dict[str, Any]) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    changes.update((name, given[name]) for name in ("active", "default_return_url", "name") if name in given)
+    if "metadata" in given:
+        changes["metadata"] = merged(configuration["metadata"], given["metadata"])
+    return {**changes, "updated": store.clock.now()}
+
+
+@endpoint("POST", "/v1/billing_portal/configurations", permission="customer_portal", **CHANGEABLE)
+def create_configuration(call: Call) -> Object:
+    configuration = open_configuration(call.store)
+    configuration.update(_configure(call.store, configuration, call.params), is_default=False)
+    call.store.emit("billing_portal.configuration.created", configuration)
+    return configuration
+
+
+@endpoint(
+    "POST",
+    "/v1/billing_portal/configurations/{id}",
+    permission="customer_portal",
+    active=Boolean(),
+    **CHANGEABLE,
+)
+def update_configuration(call: Call) -> Object:
+    configuration = call.store.require("billing_portal.configuration", call.id)
+    changes = _configure(call.store, configuration, call.params)
+    return call.store.change(configuration, "billing_portal.configuration.updated", **changes)
 
 
 @endpoint("GET", "/v1/billing_portal/configurations/{id}", permission="customer_portal")

@@ -22,7 +22,7 @@ from ..schema import (
     needed,
 )
 from ..store import Object, Store
-from .products import open_product
+from . import products
 
 TAX_BEHAVIOR = Choice("exclusive", "inclusive", "unspecified")
 INTERVALS = ("day", "month", "week", "year")
@@ -69,7 +69,7 @@ def open_price(store: Store, given: dict[str, Any]) -> Object:
     if "product" in given:
         product = store.require("product", given["product"], "product")
     else:
-        product = open_product(store, given["product_data"])
+        product = products.open_product(store, given["product_data"])
     if given.get("lookup_key"):
         _take_lookup_key(store, given["lookup_key"], given.get("transfer_lookup_key", False))
     recurring = _recurring(given["recurring"]) if given.get("recurring") else None

@@ -22,6 +22,7 @@ from ..schema import (
     needed,
 )
 from ..store import Object, Store
+from . import prices
 
 SHOWN: dict[str, Any] = dict(
     active=True,
@@ -91,11 +92,9 @@ CHANGEABLE = dict(
     **CHANGEABLE,
 )
 def create(call: Call) -> Object:
-    from .prices import open_price
-
     product = open_product(call.store, call.params)
     if call.get("default_price_data"):
-        price = open_price(call.store, {**call.params["default_price_data"], "product": product["id"]})
+        price = prices.open_price(call.store, {**call.params["default_price_data"], "product": product["id"]})
         call.store.change(product, default_price=price["id"])
     return product
 

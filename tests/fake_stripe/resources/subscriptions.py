@@ -153,7 +153,7 @@ def open_subscription(
         test_clock=None,
         transfer_data=None,
         trial_end=trial_end,
-        trial_settings={"end_behavior": {"missing_payment_method": "create_invoice"}},
+        trial_settings={"end_behavior": {"billing_cycle_anchor": None, "missing_payment_method": "create_invoice"}},
         trial_start=now if trial_end else None,
     )
     items = [_new_item(store, subscription, line["price"], line["quantity"], now) for line in lines]
