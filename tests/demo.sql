@@ -6,10 +6,9 @@
 \getenv price STRIPE_PRICE
 
 
--- 1. A DBA installs. The tables belong to an ordinary role, not to the extension:
---    they are dumped and restored with the policies and triggers that follow.
+-- 1. A DBA installs. The tables belong to an ordinary role, which install() makes, and not to
+--    the extension: they are dumped and restored with the policies and triggers that follow.
 
-create role payments_owner nologin;
 create extension payments;
 select payments.install('payments_owner');
 
@@ -19,10 +18,12 @@ select payments.install('payments_owner');
 select environment, status, masked_key, stripe_account_id
 from payments.set_stripe_key('test', :'stripe_key');
 
-select payments.set_webhook_secret('test', :'signing_secret');
+select environment, status
+from payments.set_webhook_secret('test', :'signing_secret');
 
 -- Apps may buy in one environment only. Nothing opens `live` by itself.
-select payments.open_to_apps('test');
+select environment, open_to_apps
+from payments.open_to_apps('test');
 
 -- The gateway's roles, and the schema that it serves: three functions, nothing else of payments.
 create schema api;

@@ -163,10 +163,7 @@ def furnish(cluster: Cluster) -> None:
         connection.execute(f"create role {OWNER} nologin; {GATEWAY_ROLES}")
     template = create(cluster, TEMPLATE, template="template0")
     template.execute("create extension payments")
-    if template.value(
-        "select exists (select from pg_proc where proname = 'install' and pronamespace = 'payments'::regnamespace)"
-    ):
-        template.execute("select payments.install(%s)", (OWNER,))
+    template.execute("select payments.install(%s)", (OWNER,))
     template.disconnect()
 
 

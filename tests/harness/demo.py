@@ -9,11 +9,8 @@ two as `python3 -m harness.demo buyer …` and `… postman`.
 from __future__ import annotations
 
 import base64
-import hashlib
-import hmac
 import json
 import os
-import re
 import secrets
 import signal
 import subprocess
@@ -22,8 +19,10 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterable
 from pathlib import Path
 
+from fake_stripe import RemoteControl, webhooks
 from harness import TARGET, TESTS, Unmet, command_line, database, extension, output, postgres, say, toolchain
 from harness.cluster import Cluster
 from harness.database import GATEWAY_ROLES
@@ -32,29 +31,34 @@ STATE = TARGET / "demo.json"
 """What runs, so that the next demo, or `stop`, can end it."""
 
 FAKE_LOG = TARGET / "demo-stripe.log"
-STRIPE = "https://api.stripe.com"
 DATABASE = "shop"
 
 
 def play() -> None:
+    """Builds, starts and plays; whatever breaks off leaves nothing running."""
     toolchain.prepare()
     installation = postgres.preferred()
     extension.install(installation)
     stop()
 
     cluster = Cluster(installation)
-    state: dict = {"directory": str(cluster.directory), "major": installation.major}
-    STATE.write_text(json.dumps(state))
+    running: dict = {"major": installation.major, "directory": str(cluster.directory)}
+    STATE.write_text(json.dumps(running))
     try:
         say(f"starting {installation.label}")
         cluster.start()
-        base = STRIPE
-        if "STRIPE_SECRET_KEY" not in os.environ:
-            say("starting the fake Stripe (set STRIPE_SECRET_KEY=sk_test_… to play with Stripe itself)")
-            base, state["fake"] = _start_fake()
-            STATE.write_text(json.dumps(state))
-            os.environ["STRIPE_SECRET_KEY"] = "sk_test_demo"
-        _tell(cluster, base)
+        if key := os.environ.get("STRIPE_SECRET_KEY"):
+            if not key.startswith(("sk_test_", "rk_test_")):
+                raise Unmet("STRIPE_SECRET_KEY must be a test key, sk_test_…: the demo buys something.")
+            os.environ["STRIPE_API_BASE"] = "https://api.stripe.com"
+        else:
+            say("starting the fake Stripe (STRIPE_SECRET_KEY=sk_test_… tests/demo.sh plays with Stripe itself)")
+            fake, running["fake"] = _start_fake()
+            STATE.write_text(json.dumps(running))
+            os.environ["STRIPE_SECRET_KEY"] = fake["test_key"]
+            os.environ["STRIPE_API_BASE"] = fake["base_url"]
+            os.environ["FAKE_STRIPE_CONTROL"] = fake["control_url"]
+        _tell(cluster)
     except BaseException:
         stop()
         raise
@@ -66,59 +70,72 @@ def play() -> None:
     )
 
 
-def _tell(cluster: Cluster, base: str) -> None:
-    """Plays the script, with every statement shown, and stops at the first surprise."""
+def _tell(cluster: Cluster) -> None:
+    """Plays the script, with every statement shown, up to the first surprise."""
     shop = database.create(cluster, DATABASE, template="template0")
     shop.execute(GATEWAY_ROLES)
-    shop.execute(f"alter database {DATABASE} set payments.stripe_api_base = '{base}'")
+    shop.execute(f"alter database {DATABASE} set payments.stripe_api_base = '{os.environ['STRIPE_API_BASE']}'")
     shop.disconnect()
     os.environ.update(
         {
             **shop.environment,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "STRIPE_API_BASE": base,
             "STRIPE_WEBHOOK_SECRET": "whsec_" + secrets.token_hex(16),
+            "STRIPE_PRICE": Stripe().price(),
             "DEMO_STARTED": str(int(time.time()) - 1),
         }
     )
-    os.environ["STRIPE_PRICE"] = Stripe().price()
     say("tests/demo.sql")
-    psql = (cluster.program("psql"), "-X", "-a", "-q", "-v", "ON_ERROR_STOP=1", "-f", TESTS / "demo.sql")
-    if subprocess.run(psql).returncode:
+    psql = (cluster.program("psql"), "-X", "-a", "-q", "-v", "ON_ERROR_STOP=1")
+    with (
+        (TESTS / "demo.sql").open() as script,
+        subprocess.Popen(psql, stdin=script, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as playing,
+    ):
+        _show(playing.stdout)
+    if playing.returncode:
         raise Unmet("The story broke off; the last lines above say where.")
+
+
+def _show(lines: Iterable[str]) -> None:
+    """Prints what psql says, with the air before each paragraph of the story that psql takes out."""
+    last = ""
+    bold, plain = ("\033[1m", "\033[0m") if sys.stdout.isatty() else ("", "")
+    for line in lines:
+        comment = line.startswith("--") and not line.startswith("---")
+        if comment and last.strip() and not last.startswith("--"):
+            print()
+        print(f"{bold}{line.rstrip()}{plain}" if comment else line.rstrip(), flush=True)
+        last = line
 
 
 def stop() -> None:
     """Ends what an earlier demo left running, if anything."""
     if not STATE.exists():
         return
-    state = json.loads(STATE.read_text())
+    running = json.loads(STATE.read_text())
     # The number may be another process's by now.
-    if "fake" in state and "fake_stripe" in output("ps", "-o", "args=", "-p", state["fake"]):
-        os.kill(state["fake"], signal.SIGTERM)
-    [installation] = postgres.at_hand([state["major"]])
-    Cluster(installation, directory=Path(state["directory"])).remove()
+    if "fake" in running and "fake_stripe" in output("ps", "-o", "args=", "-p", running["fake"]):
+        os.kill(running["fake"], signal.SIGTERM)
+    [installation] = postgres.at_hand([running["major"]])
+    Cluster(installation, directory=Path(running["directory"])).remove()
     STATE.unlink()
 
 
-def _start_fake() -> tuple[str, int]:
-    """Starts the fake Stripe in the background: its address and process id."""
+def _start_fake() -> tuple[dict, int]:
+    """Starts the fake Stripe in the background: what it says of itself, and its process id."""
     with FAKE_LOG.open("w") as log:
         fake = subprocess.Popen(
-            [sys.executable, "-m", "fake_stripe", "--port", "0"],
+            [sys.executable, "-m", "fake_stripe"],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             # Ctrl-C ends the demo's script, not what the reader goes on with.
             start_new_session=True,
         )
-    for _ in range(100):
-        said = FAKE_LOG.read_text()
-        if address := re.search(r"http://\S+", said):
-            return address[0], fake.pid
-        if fake.poll() is not None:
-            break
-        time.sleep(0.1)
+    while fake.poll() is None:
+        if (said := FAKE_LOG.read_text()).endswith("\n"):
+            return json.loads(said), fake.pid
+        time.sleep(0.05)
     raise Unmet(f"The fake Stripe did not start:\n{FAKE_LOG.read_text()}")
 
 
@@ -159,30 +176,27 @@ class Stripe:
 
 
 def buyer(session: str) -> None:
-    """Pays for a Checkout Session: the fake's buyer at once, at Stripe the person who watches."""
+    """Pays for a Checkout Session: the fake's buyer at once, at Stripe whoever watches the demo."""
     stripe = Stripe()
-    if os.environ["STRIPE_API_BASE"] == STRIPE:
+    if control := os.environ.get("FAKE_STRIPE_CONTROL"):
+        RemoteControl(control).complete(session=session)
+    else:
         url = stripe.get(f"/v1/checkout/sessions/{session}")["url"]
         print(f"\nPay there with card 4242 4242 4242 4242:\n    {url}\n", file=sys.stderr)
-        while stripe.get(f"/v1/checkout/sessions/{session}")["status"] == "open":
-            time.sleep(2)
-    else:
-        control = (sys.executable, "-m", "fake_stripe.control", os.environ["STRIPE_API_BASE"], "complete", session)
-        subprocess.run(control, check=True, stdout=subprocess.DEVNULL)
-    print(f"{session} is {stripe.get(f'/v1/checkout/sessions/{session}')['payment_status']}")
+    while (paid := stripe.get(f"/v1/checkout/sessions/{session}"))["status"] == "open":
+        time.sleep(2)
+    print(f"status {paid['status']}, payment_status {paid['payment_status']}")
 
 
 def postman() -> None:
     """Brings every event since the demo began to `api.stripe_webhook`, and says what the gateway answered."""
-    secret = os.environ["STRIPE_WEBHOOK_SECRET"].encode()
     for event in Stripe().events():
-        payload = json.dumps(event, indent=2)
-        now = int(time.time())
-        signature = hmac.new(secret, f"{now}.{payload}".encode(), hashlib.sha256).hexdigest()
-        with database.request("", headers={"Stripe-Signature": f"t={now},v1={signature}"}) as gateway:
-            receipt = gateway.execute("select api.stripe_webhook(%s::json)", (payload,)).fetchone()[0]
-            status = gateway.execute("select nullif(current_setting('response.status', true), '')").fetchone()[0]
-        print(f"POST /rpc/stripe_webhook  {event['type']:32} {status or 200} {receipt or ''}")
+        body = webhooks.text(event)
+        signature = webhooks.sign(body, [os.environ["STRIPE_WEBHOOK_SECRET"]])
+        with database.request("", headers={"Stripe-Signature": signature}) as gateway:
+            gateway.execute("select api.stripe_webhook(%s::json)", (body,))
+            status = gateway.execute("select current_setting('response.status', true)").fetchone()[0]
+        print(f"POST /rpc/stripe_webhook  {event['type']}  → {status or 200}")
 
 
 if __name__ == "__main__":
