@@ -1,10 +1,12 @@
-"""Golden files: each `golden/NAME.sql` is played by psql and must print `golden/expected/NAME.out`.
+r"""Golden files: each `golden/NAME.sql` is played by psql and must print `golden/expected/NAME.out`.
 
 psql echoes every statement and shows errors whole: SQLSTATE, DETAIL, HINT, CONTEXT.
 `tests/run.sh tests/test_golden.py --accept` writes what was printed as expected; read
 the diff before committing it. A script without expected output fails.
 
-A script starts with `\\i setup.sql`, which makes roles and tables of an example app.
+A script starts with `\i setup.sql`, which connects the fake Stripe and makes an example
+app's tables and policies. It reaches the fake's buyers through
+`python3 -m fake_stripe.control "$FAKE_STRIPE_CONTROL" ACTION …` in psql's backquotes.
 Only what no two runs have in common is replaced, by `normalised`; a script does not
 print times of day.
 """
@@ -12,7 +14,9 @@ print times of day.
 from __future__ import annotations
 
 import difflib
+import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,6 +65,8 @@ def test_golden(script, db, stripe, pytestconfig):
             "STRIPE_SECRET_KEY": stripe.test_key,
             "STRIPE_WEBHOOK_SECRET": stripe.webhook_secret,
             "FAKE_STRIPE_CONTROL": stripe.control_url,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONPATH": str(GOLDEN.parent),
         },
     )
     printed = normalised(played.stdout)

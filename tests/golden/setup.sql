@@ -1,9 +1,10 @@
 \set ECHO none
 \o /dev/null
 -- An app whose users order goods and whose teams subscribe, connected to the fake Stripe.
--- Roles (anon, authenticated) come with the server; :stripe_key and :signing_secret stay set
--- for the script that includes this file, as do the prices' ids.
+-- The roles anon and authenticated come with the server; :stripe_key and :signing_secret stay
+-- set for the script that includes this file.
 
+set client_min_messages = warning;
 \getenv stripe_key STRIPE_SECRET_KEY
 \getenv signing_secret STRIPE_WEBHOOK_SECRET
 
@@ -67,5 +68,6 @@ create policy portals on payments.customer_portal_sessions for insert to authent
         )
     );
 
+reset client_min_messages;
 \o
 \set ECHO all
