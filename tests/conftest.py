@@ -9,6 +9,7 @@ from contextlib import ExitStack
 import pytest
 from psycopg import sql
 
+from fake_stripe import FakeStripe
 from harness import database
 from harness.cluster import Cluster
 from harness.database import Database
@@ -77,10 +78,8 @@ def empty_db(server: Cluster) -> Iterator[Database]:
 
 
 @pytest.fixture
-def stripe(db: Database) -> Iterator:
+def stripe(db: Database) -> Iterator[FakeStripe]:
     """The fake Stripe, which `db` is pointed at."""
-    from fake_stripe import FakeStripe
-
     with FakeStripe() as fake:
         statement = sql.SQL("alter database {} set payments.stripe_api_base = {}")
         with db.connect() as connection:

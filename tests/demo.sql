@@ -111,7 +111,7 @@ from api.create_checkout_session(
 ) \gset checkout_
 commit;
 
-\echo :checkout_url
+\echo :checkout_status :checkout_url
 
 -- Mallory tries to put a checkout on Alice. Row-level security refuses before Stripe hears of it.
 
