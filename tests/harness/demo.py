@@ -19,13 +19,14 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from fake_stripe import RemoteControl, webhooks
+from fake_stripe import webhooks
+from fake_stripe.control import RemoteControl
 from harness import TARGET, TESTS, Unmet, command_line, database, extension, output, postgres, say, toolchain
 from harness.cluster import Cluster
-from harness.database import GATEWAY_ROLES
+from harness.database import GATEWAY_ROLES, Database
 
 STATE = TARGET / "demo.json"
 """What runs, so that the next demo, or `stop`, can end it."""
@@ -50,15 +51,16 @@ def play() -> None:
         if key := os.environ.get("STRIPE_SECRET_KEY"):
             if not key.startswith(("sk_test_", "rk_test_")):
                 raise Unmet("STRIPE_SECRET_KEY must be a test key, sk_test_…: the demo buys something.")
-            os.environ["STRIPE_API_BASE"] = "https://api.stripe.com"
+            stripe = {"STRIPE_SECRET_KEY": key, "STRIPE_API_BASE": "https://api.stripe.com"}
         else:
             say("starting the fake Stripe (STRIPE_SECRET_KEY=sk_test_… tests/demo.sh plays with Stripe itself)")
             fake, running["fake"] = _start_fake()
             STATE.write_text(json.dumps(running))
-            os.environ["STRIPE_SECRET_KEY"] = fake["test_key"]
-            os.environ["STRIPE_API_BASE"] = fake["base_url"]
-            os.environ["FAKE_STRIPE_CONTROL"] = fake["control_url"]
-        _tell(cluster)
+            stripe = environment_of(fake)
+        shop = database.create(cluster, DATABASE, template="template0")
+        shop.execute(GATEWAY_ROLES)
+        say("tests/demo.sql")
+        _tell(shop, stripe)
     except BaseException:
         stop()
         raise
@@ -70,27 +72,42 @@ def play() -> None:
     )
 
 
-def _tell(cluster: Cluster) -> None:
-    """Plays the script, with every statement shown, up to the first surprise."""
-    shop = database.create(cluster, DATABASE, template="template0")
-    shop.execute(GATEWAY_ROLES)
-    shop.execute(f"alter database {DATABASE} set payments.stripe_api_base = '{os.environ['STRIPE_API_BASE']}'")
+def environment_of(fake: dict) -> dict[str, str]:
+    """The environment in which the story is played with a fake Stripe, from what that says of itself."""
+    return {
+        "STRIPE_SECRET_KEY": fake["test_key"],
+        "STRIPE_API_BASE": fake["base_url"],
+        "FAKE_STRIPE_CONTROL": fake["control_url"],
+    }
+
+
+def perform(shop: Database, stripe: dict[str, str]) -> subprocess.Popen[str]:
+    """Starts psql on the script, in a database without the extension: every statement shown, up to the first error."""
+    shop.execute(f"alter database {shop.name} set payments.stripe_api_base = '{stripe['STRIPE_API_BASE']}'")
     shop.disconnect()
-    os.environ.update(
-        {
-            **shop.environment,
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "STRIPE_WEBHOOK_SECRET": "whsec_" + secrets.token_hex(16),
-            "STRIPE_PRICE": Stripe().price(),
-            "DEMO_STARTED": str(int(time.time()) - 1),
-        }
-    )
-    say("tests/demo.sql")
-    psql = (cluster.program("psql"), "-X", "-a", "-q", "-v", "ON_ERROR_STOP=1")
-    with (
-        (TESTS / "demo.sql").open() as script,
-        subprocess.Popen(psql, stdin=script, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as playing,
-    ):
+    environment = {
+        **os.environ,
+        **shop.environment,
+        **stripe,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(TESTS),
+        "STRIPE_WEBHOOK_SECRET": "whsec_" + secrets.token_hex(16),
+        "STRIPE_PRICE": Stripe(stripe).price(),
+        "DEMO_STARTED": str(int(time.time()) - 1),
+    }
+    with (TESTS / "demo.sql").open() as script:
+        return subprocess.Popen(
+            [shop.cluster.program("psql"), "-X", "-a", "-q", "-v", "ON_ERROR_STOP=1"],
+            env=environment,
+            stdin=script,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+
+def _tell(shop: Database, stripe: dict[str, str]) -> None:
+    with perform(shop, stripe) as playing:
         _show(playing.stdout)
     if playing.returncode:
         raise Unmet("The story broke off; the last lines above say where.")
@@ -142,9 +159,9 @@ def _start_fake() -> tuple[dict, int]:
 class Stripe:
     """As much of Stripe's API as the story's other actors use."""
 
-    def __init__(self) -> None:
-        self._base = os.environ["STRIPE_API_BASE"]
-        key = os.environ["STRIPE_SECRET_KEY"]
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        self._base = environment["STRIPE_API_BASE"]
+        key = environment["STRIPE_SECRET_KEY"]
         self._authorization = "Basic " + base64.b64encode(f"{key}:".encode()).decode()
 
     def get(self, path: str) -> dict:
