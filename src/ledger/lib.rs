@@ -6,6 +6,8 @@ mod chain;
 mod door;
 mod embedded;
 mod links;
+#[cfg(feature = "testing")]
+pub mod memory;
 mod mirror;
 mod observation;
 mod projections;
