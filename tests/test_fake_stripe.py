@@ -5,6 +5,7 @@ That its API is Stripe's is for Stripe's official client to say, in `stripe_sdk/
 
 from __future__ import annotations
 
+import base64
 import http.client
 import http.server
 import json
@@ -19,6 +20,7 @@ import time
 import urllib.parse
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,7 @@ import pytest
 from fake_stripe import FakeStripe, form, schema
 from fake_stripe.control import RemoteControl
 from fake_stripe.errors import StripeError
+from fake_stripe.resources.subscriptions import later
 
 HERE = Path(__file__).parent
 
@@ -102,9 +105,6 @@ def types(stripe, after=None):
 
 def last_event(stripe):
     return stripe.control.events()[-1]["id"]
-
-
-# Form decoding and parameters
 
 
 @pytest.mark.parametrize(
@@ -197,13 +197,27 @@ def test_recurring_prices_need_subscription_mode(stripe):
         open_session(stripe, "subscription", line_items=[{"price": once["id"], "quantity": 1}])
 
 
-# Keys
+@pytest.mark.parametrize(
+    "path, refused",
+    [
+        ("payment_intent.latest_charge.refunds.data", False),
+        ("payment_intent.latest_charge.payment_intent.latest_charge", False),
+        ("payment_intent.latest_charge.payment_intent.latest_charge.refunds", True),
+        ("status", True),
+        ("colour", True),
+        ("payment_intent.colour", True),
+        ("subscription", False),
+    ],
+)
+def test_expansion_knows_its_limits(stripe, client, path, refused):
+    session = open_session(stripe)
+    stripe.control.complete(session)
+    answer = client.get("/v1/checkout/sessions/" + session, {"expand": [path]})
+    assert answer.status == (400 if refused else 200)
 
 
 def test_bearer_and_basic_authentication(stripe, client):
     assert client.get("/v1/account").json["id"] == stripe.account
-    import base64
-
     basic = "Basic " + base64.b64encode((stripe.test_key + ":").encode()).decode()
     assert client.get("/v1/account", Authorization=basic).status == 200
     assert Client(stripe, key="").get("/v1/account").status == 401
@@ -252,9 +266,6 @@ def test_portal_configurations(stripe, client):
     assert default not in (None, made["id"])
     refused = client.post("/v1/billing_portal/sessions", {**params, "configuration": made["id"]})
     assert refused.status == 400
-
-
-# Idempotency
 
 
 def test_answers_are_replayed_word_for_word(client):
@@ -343,9 +354,6 @@ def test_a_race_makes_one_object(stripe):
     assert len(Client(stripe).get("/v1/customers").json["data"]) == 1
 
 
-# The clock
-
-
 def test_the_clock_rules_created_date_and_expiry(stripe, client):
     stripe.control.clock(at=1_900_000_000, freeze=True)
     session = open_session(stripe)
@@ -358,9 +366,6 @@ def test_the_clock_rules_created_date_and_expiry(stripe, client):
     assert (expired["status"], expired["url"]) == ("expired", None)
     assert types(stripe)[-1] == "checkout.session.expired"
     assert stripe.control.clock(unfreeze=True) in (1_900_086_400, 1_900_086_401)
-
-
-# Faults
 
 
 def test_drop_before_and_after(stripe):
@@ -488,9 +493,6 @@ def test_faults_choose_their_requests(stripe, client):
         stripe.control.fault("earthquake")
 
 
-# The log, connections and TLS
-
-
 def test_the_log_tells_what_came(stripe, client):
     client.post("/v1/customers", {"metadata": {"a": "1"}}, key="k", Stripe_Version="2026-10-28.endive")
     client.post("/v1/customers", {"metadata": {"a": "1"}}, key="k")
@@ -537,9 +539,6 @@ def test_stopping_ends_every_connection():
             with pytest.raises((http.client.HTTPException, OSError)):
                 held.result(5)
         stripe.start()
-
-
-# Buyers and banks
 
 
 def test_a_payment_and_its_events(stripe):
@@ -694,10 +693,6 @@ def test_renewals_succeed_fail_and_recover(stripe):
 
 
 def test_months_keep_their_day_or_take_the_last():
-    from datetime import datetime, timezone
-
-    from fake_stripe.resources.subscriptions import later
-
     def at(*date):
         return int(datetime(*date, tzinfo=timezone.utc).timestamp())
 
@@ -811,9 +806,6 @@ def test_products_with_prices_stay(stripe):
     assert previous["active"] is True
 
 
-# Webhooks
-
-
 class Receiver(http.server.BaseHTTPRequestHandler):
     """Answers what it is told and remembers what came."""
 
@@ -895,9 +887,6 @@ def test_events_arrive_late_in_the_events_api(stripe):
     assert stripe.control.call("GET", "/v1/events")["data"] == []
 
 
-# Remote control
-
-
 def test_the_same_seed_gives_the_same_ids():
     def run():
         with FakeStripe(seed=7) as stripe:
@@ -953,9 +942,6 @@ def test_the_command_line(tmp_path):
         finally:
             served.terminate()
     assert served.returncode == 0
-
-
-# The judge
 
 
 @pytest.fixture(scope="module")

@@ -256,15 +256,10 @@ class Control:
     ) -> dict[str, str]:
         """One event as Stripe sends it, signed afresh."""
         with self._world.lock:
-            store, found = self._world.find("event", event)
+            found = self._world.find("event", event)[1]
             body = webhooks.text(found)
-            keys = secrets or [
-                store.notes[hook["id"]]["secret"]
-                for hook in store.all("webhook_endpoint")
-                if wants(hook, found["type"])
-            ]
-        signature = webhooks.sign(body, keys or [store.webhook_secret], timestamp, style)
-        return {"id": found["id"], "type": found["type"], "body": body, "signature": signature}
+        signature = webhooks.sign(body, secrets or self._secrets(event), timestamp, style)
+        return {"id": event, "type": found["type"], "body": body, "signature": signature}
 
     def sign(
         self,
@@ -357,12 +352,8 @@ class Control:
     def _secrets(self, event: str) -> list[str]:
         with self._world.lock:
             store, found = self._world.find("event", event)
-            keys = [
-                store.notes[hook["id"]]["secret"]
-                for hook in store.all("webhook_endpoint")
-                if wants(hook, found["type"])
-            ]
-            return keys or [store.webhook_secret]
+            hooks = [hook["id"] for hook in store.all("webhook_endpoint") if wants(hook, found["type"])]
+            return [store.notes[hook]["secret"] for hook in hooks] or [store.webhook_secret]
 
     def _with(self, kind: str, identifier: str, act: Any, **options: Any) -> Object:
         with self._world.lock:

@@ -104,6 +104,7 @@ class FakeStripe:
             "test_key": self.test_key,
             "live_key": self.live_key,
             "webhook_secret": self.webhook_secret,
+            "live_webhook_secret": self.world.stores[ACCOUNT, True].webhook_secret,
         }
 
     def _post_events(self) -> None:
