@@ -10,5 +10,6 @@ where classid = 'pg_class'::regclass
     and refclassid = 'pg_extension'::regclass
     and deptype = 'e'
     and extname = 'payments'
+    and relnamespace = 'payments'::regnamespace
     and relkind in ('r', 'v')
     and relname <> 'secrets'

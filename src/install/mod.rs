@@ -22,6 +22,7 @@ const OBSTACLES: &str = include_str!("obstacles.sql");
 const MISSING: &str = include_str!("missing.sql");
 const DIFFERENCES: &str = include_str!("differences.sql");
 const MEMBERSHIPS: &str = include_str!("memberships.sql");
+const USAGE: &str = include_str!("usage.sql");
 const CONCERNS: &str = include_str!("concerns.sql");
 
 /// Makes the tables, or brings them up to date, and says what to do next.
@@ -181,10 +182,7 @@ fn reconcile(owner: Oid) -> Result<Outcome, Failure> {
     let mut reports = apply(MISSING, owner_name.as_str().into())?;
     reports.extend(apply(DIFFERENCES, owner.into())?);
     run_each(spi::rows(MEMBERSHIPS, &[], |row| row.required(1))?)?;
-    spi::execute(
-        &format!("grant usage on schema payments to {}", quoted(&owner_name)),
-        &[],
-    )?;
+    run_each(spi::rows(USAGE, &[owner.into()], |row| row.required(1))?)?;
     let concerns = spi::rows(CONCERNS, &[owner.into()], |row| row.required(1))?;
 
     spi::execute("drop schema payments_blueprint cascade", &[])?;

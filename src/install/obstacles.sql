@@ -24,7 +24,7 @@ from (
         ((actual).reloftype <> 0, 'is tied to a type'),
         (exists (select from pg_inherits where inhrelid = (actual).oid), 'inherits from another table'),
         (
-            (wanted).relkind = 'r' and exists (select from pg_rewrite where ev_class = (actual).oid),
+            (actual).relkind = 'r' and exists (select from pg_rewrite where ev_class = (actual).oid),
             'has rules'
         )
     ) as obstacle (stands, reason)
