@@ -14,22 +14,21 @@ const APP: &[&str] = &[
     "create_checkout_session",
     "create_customer_portal_session",
     "has_access",
+    "current_subscription",
 ];
 
 /// What a gateway calls when Stripe delivers an event.
 const WEBHOOK: &[&str] = &["stripe_webhook", "handle_webhook"];
 
-/// What whoever runs the payments calls.
+/// What whoever runs the payments calls. Who is also to start checkouts gets `grant_app` besides.
 const ADMIN: &[&str] = &[
     "set_stripe_key",
     "remove_stripe_key",
     "set_webhook_secret",
     "open_to_apps",
     "status",
-    "current_subscription",
-    "create_checkout_session",
-    "create_customer_portal_session",
     "has_access",
+    "current_subscription",
     "handle_webhook",
     "replay_event",
     "failed_events",
@@ -53,10 +52,14 @@ fn grant_app(role: &str) {
             )
         });
         grant(role, APP, statements)?;
-        pgrx::notice!(
-            "role {} may insert what a policy on payments.checkout_sessions and payments.customer_portal_sessions allows it: nothing, as long as there is none",
-            quoted(role)
-        );
+        for table in REQUESTS.iter().map(|requests| requests.table) {
+            if !anybody_may_insert(table)? {
+                pgrx::notice!(
+                    "no policy lets anybody insert into payments.{table} yet; one could be: create policy own on payments.{table} for insert to {} with check (subject_type = 'user' and subject_id = nullif(current_setting('request.jwt.claims', true), '')::json ->> 'sub')",
+                    quoted(role)
+                );
+            }
+        }
         Ok(())
     })
 }
@@ -112,6 +115,19 @@ fn grant(
         }
         Ok(())
     })
+}
+
+/// Is there a policy at all that says who may?
+fn anybody_may_insert(table: &str) -> Result<bool, Failure> {
+    let policies = spi::execute(
+        "select
+           from pg_catalog.pg_policies
+          where schemaname operator(pg_catalog.=) 'payments'
+            and tablename operator(pg_catalog.=) $1::pg_catalog.name
+            and cmd operator(pg_catalog.=) any (array['INSERT', 'ALL'])",
+        &[table.into()],
+    )?;
+    Ok(policies > 0)
 }
 
 /// Does row-level security not concern the role?

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -28,12 +29,6 @@ TABLES = {
     "stripe_objects",
     "stripe_connections",
 }
-
-ACL = """
-    select coalesce(a.grantee::regrole::text, '-'), a.privilege_type
-    from pg_proc p cross join lateral aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
-    where p.pronamespace = 'payments'::regnamespace
-"""
 
 
 def notices(connection: psycopg.Connection, statement: str) -> list[str]:
@@ -417,14 +412,27 @@ def test_its_own_writes_run_triggers_as_the_owner(db):
     assert f"NOTICE: as {OWNER}" in notices(db.connect(), "select payments.install()")
 
 
-# As part of an extension's script
+# The extension's scripts
+
+
+@pytest.fixture(scope="session")
+def scripts(postgres) -> Path:
+    """Where the extension's scripts are."""
+    share = subprocess.run([postgres.pg_config, "--sharedir"], capture_output=True, text=True, check=True)
+    return Path(share.stdout.strip()) / "extension"
+
+
+def test_the_script_is_safe_from_those_who_may_create_objects(scripts):
+    checked = subprocess.run(
+        [Path(sys.executable).with_name("pgspot"), scripts / "payments--0.1.0.sql"], capture_output=True, text=True
+    )
+    assert checked.stdout.split() == "Errors: 0 Warnings: 0 Unknown: 0".split(), checked.stdout + checked.stderr
 
 
 @pytest.fixture
-def update(postgres):
+def update(scripts):
     """`update(db)`: updates the extension by a script that calls install(), as a later version's may."""
-    share = subprocess.run([postgres.pg_config, "--sharedir"], capture_output=True, text=True, check=True)
-    script = Path(share.stdout.strip()) / "extension" / "payments--0.1.0--0.1.0test.sql"
+    script = scripts / "payments--0.1.0--0.1.0test.sql"
     script.write_text(f"select payments.install('{OWNER}');")
     yield lambda db: db.execute("alter extension payments update to '0.1.0test'")
     script.unlink()
@@ -451,8 +459,15 @@ def test_an_update_script_that_installs_costs_no_grant_in_a_dump(db, update):
 # Grants
 
 
-def test_nothing_is_executable_by_public(db):
-    assert ("-", "EXECUTE") not in db.execute(ACL).fetchall()
+def test_the_public_executes_harmless_helpers_alone(db):
+    executable = db.execute(
+        """
+        select proname::text
+        from pg_proc cross join lateral aclexplode(coalesce(proacl, acldefault('f', proowner)))
+        where pronamespace = 'payments'::regnamespace and grantee = 0
+        """
+    ).fetchall()
+    assert {name for (name,) in executable} == {"verify_signature"}
 
 
 def test_everything_has_a_comment(db):
@@ -501,6 +516,56 @@ def test_an_app_role_may_insert_requests_and_nothing_else(db):
             sorted("id environment subject_type subject_id return_url configuration flow requested_by".split()),
         ),
     ]
+
+
+def test_an_app_role_without_a_policy_is_mentioned(db):
+    said = notices(db.connect(), "select payments.grant_app('authenticated')")
+    assert [line.split(";")[0] for line in said] == [
+        "NOTICE: no policy lets anybody insert into payments.checkout_sessions yet",
+        "NOTICE: no policy lets anybody insert into payments.customer_portal_sessions yet",
+    ]
+    # As the notices say:
+    for line in said:
+        db.execute(line.partition("one could be: ")[2])
+    assert notices(db.connect(), "select payments.grant_app('authenticated')") == []
+
+
+def test_each_role_executes_what_it_needs(db):
+    executable = """
+        select distinct proname::text from pg_proc
+        where pronamespace = 'payments'::regnamespace and has_function_privilege(%s, oid, 'execute')
+    """
+    public = {name for (name,) in db.execute(executable, [OWNER])}
+    for audience, role, expected in (
+        (
+            "app",
+            "authenticated",
+            "create_checkout_session create_customer_portal_session has_access current_subscription",
+        ),
+        ("webhook", "anon", "stripe_webhook handle_webhook"),
+        (
+            "admin",
+            "service_role",
+            "set_stripe_key remove_stripe_key set_webhook_secret open_to_apps status has_access current_subscription "
+            "handle_webhook replay_event failed_events replay_failed prune_webhook_events",
+        ),
+    ):
+        db.execute(f"select payments.grant_{audience}('{role}')")
+        assert {name for (name,) in db.execute(executable, [role])} - public == set(expected.split())
+
+
+def test_every_function_is_for_somebody(db):
+    for audience in ("app", "webhook", "admin"):
+        db.execute(f"select payments.grant_{audience}('service_role')")
+    left = db.execute(
+        """
+        select proname::text from pg_proc
+        where pronamespace = 'payments'::regnamespace
+            and not has_function_privilege('service_role', oid, 'execute')
+            and not has_function_privilege('pg_database_owner', oid, 'execute')
+        """
+    ).fetchall()
+    assert left == [("guard_session",)]
 
 
 def test_an_admin_may_read_the_tables_but_not_attach_triggers_or_see_secrets(db):
@@ -586,3 +651,128 @@ def test_the_owner_and_superusers_insert_what_they_like(db):
     db.connect(OWNER).execute(REQUEST)
     db.execute("insert into payments.checkout_sessions (id, environment, status) values (gen_random_uuid(), 'live', 'open')")
     assert db.value("select count(*) from payments.checkout_sessions") == 2
+
+
+# Exposed to a gateway
+
+EXPOSED = {"create_checkout_session", "create_customer_portal_session", "stripe_webhook"}
+
+
+@pytest.fixture
+def api(db: Database) -> Database:
+    """A database with a schema `api` that a gateway serves, and roles that were granted to."""
+    db.execute("create schema api; grant usage on schema api to anon, authenticated")
+    db.execute("select payments.grant_app('authenticated')")
+    db.execute("select payments.grant_webhook('anon')")
+    return db
+
+
+def functions(db: Database, schema: str) -> dict[str, tuple]:
+    """By name: arguments, result and comment."""
+    rows = db.execute(
+        "select proname::text, pg_get_function_arguments(oid), pg_get_function_result(oid), "
+        "obj_description(oid, 'pg_proc') from pg_proc where pronamespace = %s::regnamespace",
+        [schema],
+    )
+    return {name: tuple(rest) for name, *rest in rows}
+
+
+def test_exposed_functions_are_called_as_the_inner_ones_are(api):
+    api.execute("select payments.expose('api')")
+    inner = functions(api, "payments")
+    assert functions(api, "api") == {name: inner[name] for name in EXPOSED}
+
+
+def test_exposed_functions_run_as_the_caller_and_are_no_part_of_the_extension(api):
+    api.execute("select payments.expose('api')")
+    assert api.value("select bool_or(prosecdef) from pg_proc where pronamespace = 'api'::regnamespace") is False
+    api.execute("drop function api.stripe_webhook(json)")
+    assert "CREATE FUNCTION api.create_checkout_session(" in api.dump("--schema-only")
+
+
+def test_who_may_call_the_inner_function_may_call_the_exposed_one(api):
+    def may_call() -> set[tuple[str, str]]:
+        return set(
+            api.execute(
+                "select r::text, proname::text from pg_proc, unnest(array['anon', 'authenticated', 'service_role']) r "
+                "where pronamespace = 'api'::regnamespace and has_function_privilege(r, oid, 'execute')"
+            )
+        )
+
+    api.execute("select payments.expose('api')")
+    expected = {
+        ("anon", "stripe_webhook"),
+        ("authenticated", "create_checkout_session"),
+        ("authenticated", "create_customer_portal_session"),
+    }
+    assert may_call() == expected
+    api.execute("select payments.grant_app('anon')")
+    assert may_call() == expected | {("anon", "create_checkout_session"), ("anon", "create_customer_portal_session")}
+
+
+def test_a_gateway_reaches_the_inner_function(api):
+    api.execute("select payments.expose('api')")
+    with pytest.raises(psycopg.Error) as refusal, api.request() as connection:
+        connection.execute("select api.stripe_webhook('{}')")
+    assert refusal.value.diag.message_detail.startswith('{"code"')
+    with pytest.raises(psycopg.errors.InvalidParameterValue), api.request("1") as connection:
+        connection.execute("select api.create_checkout_session(environment => 'live', mode => 'gift')")
+
+
+def test_a_gateway_is_told_to_reload(api):
+    listener = api.connect()
+    listener.execute("listen pgrst")
+    api.execute("select payments.expose('api')")
+    assert [(n.channel, n.payload) for n in listener.notifies(timeout=5, stop_after=1)] == [("pgrst", "reload schema")]
+
+
+def test_a_gateway_gives_exposed_functions_the_time_that_stripe_needs(api):
+    api.execute("select payments.expose('api')")
+    settings = api.execute("select distinct proconfig from pg_proc where pronamespace = 'api'::regnamespace").fetchall()
+    assert settings == [(['search_path=""', "statement_timeout=15s"],)]
+
+
+def test_exposing_again_changes_nothing(api):
+    api.execute("select payments.expose('api')")
+    api.execute("grant execute on function api.stripe_webhook(json) to service_role")
+    present = "select oid, proacl from pg_proc where pronamespace = 'api'::regnamespace order by 1"
+    before = api.execute(present).fetchall()
+    api.execute("select payments.expose('api')")
+    assert api.execute(present).fetchall() == before
+
+
+def test_a_wrapper_of_an_older_version_is_replaced(api):
+    api.execute(
+        "create function api.create_checkout_session(mode text) returns payments.checkout_session language sql "
+        "as 'select payments.create_checkout_session(null, $1)'"
+    )
+    api.execute("select payments.expose('api')")
+    assert functions(api, "api")["create_checkout_session"] == functions(api, "payments")["create_checkout_session"]
+
+
+@pytest.mark.parametrize(
+    "prepared",
+    [
+        "create function api.stripe_webhook(jsonb) returns integer language sql as 'select 1'",
+        "create function api.stripe_webhook(json) returns payments.webhook_receipt language sql security definer "
+        "as 'select payments.stripe_webhook($1)'",
+        "create function api.stripe_webhook(json) returns payments.webhook_receipt language sql "
+        "as 'select payments.stripe_webhook($1)'; alter function api.stripe_webhook(json) owner to authenticated",
+    ],
+)
+def test_a_function_that_somebody_else_made_is_not_replaced(api, prepared):
+    api.execute(prepared)
+    with pytest.raises(psycopg.errors.DuplicateFunction) as refusal:
+        api.execute("select payments.expose('api')")
+    assert refusal.value.diag.message_hint == "Drop or rename it, then run expose() again."
+    assert api.value("select count(*) from pg_proc where pronamespace = 'api'::regnamespace") == 1
+
+
+def test_exposing_takes_the_right_to_create_functions_there(owned):
+    db, connection = owned
+    db.execute("create schema theirs")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        connection.execute("select payments.expose('theirs')")
+    connection.execute("create schema mine")
+    connection.execute("select payments.expose('mine')")
+    assert set(functions(db, "mine")) == EXPOSED

@@ -78,7 +78,7 @@ fn find_tables_owner() -> Result<Option<Oid>, Failure> {
             and relnamespace operator(pg_catalog.=) 'payments'::pg_catalog.regnamespace
             and relkind operator(pg_catalog.=) 'r'",
     );
-    OWNER.first(&[], |row| row.required(1))
+    Ok(OWNER.read(&[], |row| row.required(1))?.into_iter().next())
 }
 
 /// Refuses everybody but those who may set up payments in this database: superusers, and the
