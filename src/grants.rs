@@ -26,6 +26,7 @@ const ADMIN: &[&str] = &[
     "remove_stripe_key",
     "set_webhook_secret",
     "open_to_apps",
+    "link_customer",
     "status",
     "has_access",
     "current_subscription",
