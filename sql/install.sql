@@ -20,7 +20,7 @@ create function payments.install(owner text default null)
 comment on function payments.install(text) is
 'Makes the tables, or brings them up to date: run it once after CREATE EXTENSION, and again after a
 restore. What users added (columns, policies, triggers, indexes, rows) stays. Says in notices what it
-did, and returns the next statements to run.
+did, and returns the statements to run next.
 
 owner  the role that owns the tables, and with whose rights triggers on them run: best an ordinary
        one that nobody logs in as. Made, NOLOGIN, if there is none of that name and the caller may

@@ -108,8 +108,9 @@ fn guard_session<'a>(
     trigger: &'a PgTrigger<'a>,
 ) -> Result<Option<PgHeapTuple<'a, impl WhoAllocated>>, Infallible> {
     surface(|| {
-        let failed = |error: &dyn std::fmt::Display| Failure::internal(error.to_string());
-        let relation = trigger.relation().map_err(|error| failed(&error))?;
+        let relation = trigger
+            .relation()
+            .map_err(|error| Failure::internal(error.to_string()))?;
         let row = trigger.new();
         // SAFETY: Postgres keeps the relation open while its trigger runs.
         let owner = unsafe { (*relation.rd_rel).relowner };
@@ -129,12 +130,8 @@ fn require_request(table: &str, row: &PgHeapTuple<'_, impl WhoAllocated>) -> Res
         .iter()
         .find(|requests| requests.table == table)
         .ok_or_else(|| Failure::internal("guard_session() guards another table"))?;
-
-    let refuse = |code, message: String| {
-        Err(
-            Failure::new(SqlState::INSUFFICIENT_PRIVILEGE, code, message)
-                .hint(format!("Call payments.{}() instead.", requests.function)),
-        )
+    let refuse = |code, message: String, hint: String| {
+        Err(Failure::new(SqlState::INSUFFICIENT_PRIVILEGE, code, message).hint(hint))
     };
 
     let id = row.get_by_name::<Uuid>("id").ok().flatten();
@@ -142,6 +139,7 @@ fn require_request(table: &str, row: &PgHeapTuple<'_, impl WhoAllocated>) -> Res
         return refuse(
             "direct_insert",
             format!("payments.{table} takes no direct inserts"),
+            format!("Call payments.{}() instead.", requests.function),
         );
     }
     let empty = |column: &&str| matches!(row.get_by_name::<String>(column), Ok(None));
@@ -158,6 +156,7 @@ fn require_request(table: &str, row: &PgHeapTuple<'_, impl WhoAllocated>) -> Res
         false => refuse(
             "forged_answer",
             format!("a request in payments.{table} holds what only Stripe's answer may"),
+            "A BEFORE trigger on the table put it there.".to_owned(),
         ),
     }
 }

@@ -92,6 +92,8 @@ def test_it_returns_the_next_statements(bare):
         "select payments.set_stripe_key",
         "select payments.grant_app",
     ]
+    assert bare.value("select payments.install()") == "select * from payments.status();"
+    assert len(bare.execute("select * from payments.status()").fetchall()) == 2
 
 
 def test_every_table_has_row_level_security_and_no_policy(db):

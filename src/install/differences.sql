@@ -7,14 +7,13 @@ with relation as (
         actual.oid as actual,
         wanted.relname as name,
         format('payments.%I', wanted.relname) as target,
-        wanted.relkind as kind,
         actual.relowner as owner,
         actual.relrowsecurity as secured
     from pg_class wanted
     join pg_class actual
         on actual.relname = wanted.relname and actual.relnamespace = 'payments'::regnamespace
     where wanted.relnamespace = 'payments_blueprint'::regnamespace
-        and wanted.relkind in ('r', 'v')
+        and wanted.relkind = 'r'
 ),
 
 attribute as (
@@ -38,7 +37,6 @@ attribute as (
         on theirs.attrelid = actual and theirs.attname = ours.attname and not theirs.attisdropped
     left join pg_attrdef their_default
         on their_default.adrelid = theirs.attrelid and their_default.adnum = theirs.attnum
-    where kind = 'r'
 ),
 
 -- Foreign keys are users' alone, and not null is the attribute's.
@@ -75,7 +73,7 @@ from (
     select
         1 as step,
         name,
-        format('alter %s %s owner to %I', case kind when 'v' then 'view' else 'table' end, target, pg_get_userbyid($1)) as statement,
+        format('alter table %s owner to %I', target, pg_get_userbyid($1)) as statement,
         format('%s now belongs to %I', target, pg_get_userbyid($1)) as report
     from relation
     where owner <> $1
@@ -85,7 +83,7 @@ from (
     select 2, name, format('alter table %s enable row level security', target),
         format('%s: enabled row-level security', target)
     from relation
-    where kind = 'r' and not secured
+    where not secured
 
     union all
 
@@ -121,9 +119,7 @@ from (
 
     union all
 
-    select 6, name,
-        format('comment on %s %s is %L', case kind when 'v' then 'view' else 'table' end, target, obj_description(wanted, 'pg_class')),
-        null
+    select 6, name, format('comment on table %s is %L', target, obj_description(wanted, 'pg_class')), null
     from relation
     where obj_description(wanted, 'pg_class') is distinct from obj_description(actual, 'pg_class')
 
@@ -174,27 +170,31 @@ from (
 
     union all
 
+    -- A view cannot move like a table: it would go on reading the blueprint's.
     select
         10,
-        name,
+        wanted.relname,
         format(
-            'create or replace view %s with (security_invoker = true) as %s',
-            target,
-            replace(pg_get_viewdef(wanted), ' payments_blueprint.', ' payments.')),
-        format('%s: made it anew', target)
-    from relation
-    where kind = 'v'
+            'create or replace view payments.%1$I with (security_invoker = true) as %2$s; alter view payments.%1$I owner to %3$I; comment on view payments.%1$I is %4$L',
+            wanted.relname,
+            rtrim(replace(pg_get_viewdef(wanted.oid), ' payments_blueprint.', ' payments.'), ';'),
+            pg_get_userbyid($1),
+            obj_description(wanted.oid, 'pg_class')),
+        format('made payments.%I', wanted.relname)
+    from pg_class wanted
+    left join pg_class actual
+        on actual.relname = wanted.relname and actual.relnamespace = 'payments'::regnamespace
+    where wanted.relnamespace = 'payments_blueprint'::regnamespace
+        and wanted.relkind = 'v'
         and (
-            not exists (
-                select from pg_class
-                where oid = actual and 'security_invoker=true' = any (reloptions)
-            )
+            actual.relowner is distinct from $1
+            or 'security_invoker=true' = any (actual.reloptions) is not true
             or exists (
                 select from pg_attribute ours
-                where ours.attrelid = wanted
+                where ours.attrelid = wanted.oid
                     and not exists (
                         select from pg_attribute theirs
-                        where theirs.attrelid = actual and theirs.attname = ours.attname
+                        where theirs.attrelid = actual.oid and theirs.attname = ours.attname
                     )
             )
         )

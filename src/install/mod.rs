@@ -36,9 +36,10 @@ const CONCERNS: &str = include_str!("concerns.sql");
 #[pg_extern(sql = false)]
 fn install(owner: Option<&str>) -> String {
     surface(|| {
+        let present_owner = find_tables_owner()?;
         let owner = match owner {
             Some(name) => existing_or_new_role(name)?,
-            None => find_tables_owner()?.unwrap_or_else(identity::current_user),
+            None => present_owner.unwrap_or_else(identity::current_user),
         };
         require_installer(owner)?;
         lock::exclusive(&["install"]);
@@ -51,7 +52,10 @@ fn install(owner: Option<&str>) -> String {
         for concern in outcome.concerns {
             pgrx::warning!("{concern}");
         }
-        Ok(next_steps())
+        Ok(match present_owner {
+            None => first_steps(),
+            Some(_) => "select * from payments.status();".to_owned(),
+        })
     })
 }
 
@@ -231,7 +235,7 @@ fn add_connections() -> Result<(), Failure> {
     Ok(())
 }
 
-fn next_steps() -> String {
+fn first_steps() -> String {
     let caller = identity::current_user();
     let admin = match identity::is_superuser(caller) {
         true => "'an_admin_role'".to_owned(),
