@@ -26,7 +26,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::embedded::split;
-use crate::links::{Link, Links};
+use crate::ids::{Ids, key};
+use crate::links::Links;
+use crate::locking;
 use crate::mirror::{Mirrored, Object};
 use crate::observation::{Key, Observation};
 use crate::projections::group::Group;
@@ -114,9 +116,13 @@ fn join_into(states: &mut BTreeMap<Key, Mirrored>, state: Mirrored) {
     states.insert(key, joined);
 }
 
-/// Brings every row that depends on these mirrored objects up to date, though nothing new was
-/// observed: after `link_customer` (the customer's key), or to rebuild. With an exclusive lock on
-/// [`Scope::Environment`] among `locks` no other is taken.
+/// Computes again what depends on these mirrored objects, though nothing new was observed.
+///
+/// To rebuild: page by page over every key of the mirror, with an exclusive lock on
+/// [`Scope::Environment`] among `locks`; no other is then taken. After `link_customer`: with the
+/// key of the customer, mirrored or not, whose mapping row was just written under an exclusive
+/// lock on [`Scope::Customer`]; the customer's subscriptions, invoices and payments follow, but
+/// not rows that depend on a single object (products, prices, customers, disputes).
 pub fn reproject<S: Store>(
     store: &mut S,
     keys: &[Key],
@@ -140,89 +146,6 @@ impl<E> From<E> for Stop<E> {
 }
 
 type Step<T, S> = Result<T, Stop<<S as Store>::Error>>;
-
-/// Ids by which the objects of payments find each other.
-#[derive(Debug, Default, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Ids {
-    intents: BTreeSet<String>,
-    charges: BTreeSet<String>,
-    invoices: BTreeSet<String>,
-    /// Objects that nothing names and that may name nothing: a free session.
-    others: BTreeSet<Key>,
-}
-
-impl Ids {
-    fn named_by(&mut self, links: Links) {
-        self.intents.extend(links.payment_intent);
-        self.charges.extend(links.charge);
-        self.invoices.extend(links.invoice);
-    }
-
-    fn add(&mut self, object: &Object) {
-        let id = object.key.id.clone();
-        match object.key.object_type.as_str() {
-            "payment_intent" => self.intents.insert(id),
-            "charge" => self.charges.insert(id),
-            "invoice" => self.invoices.insert(id),
-            _ => self.others.insert(object.key.clone()),
-        };
-        self.named_by(Links::of(object));
-    }
-
-    fn without(&self, seen: &Self) -> Self {
-        let minus = |a: &BTreeSet<String>, b: &BTreeSet<String>| a.difference(b).cloned().collect();
-        Self {
-            intents: minus(&self.intents, &seen.intents),
-            charges: minus(&self.charges, &seen.charges),
-            invoices: minus(&self.invoices, &seen.invoices),
-            others: self.others.difference(&seen.others).cloned().collect(),
-        }
-    }
-
-    fn extend(&mut self, other: Self) {
-        self.intents.extend(other.intents);
-        self.charges.extend(other.charges);
-        self.invoices.extend(other.invoices);
-        self.others.extend(other.others);
-    }
-
-    fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
-    fn scopes(&self) -> impl Iterator<Item = Scope> {
-        let invoices = self.invoices.iter().cloned().map(Scope::Invoice);
-        let intents = self.intents.iter().cloned().map(Scope::PaymentIntent);
-        let charges = self.charges.iter().cloned().map(Scope::Charge);
-        invoices.chain(intents).chain(charges)
-    }
-
-    /// The objects with these ids, and Stripe's answers about them.
-    fn keys(&self) -> Vec<Key> {
-        let keys = |ids: &BTreeSet<String>, object_type: &str| -> Vec<Key> {
-            ids.iter().map(|id| key(object_type, id)).collect()
-        };
-        [
-            keys(&self.intents, "payment_intent"),
-            keys(&self.charges, "charge"),
-            keys(&self.invoices, "invoice"),
-            self.others.iter().cloned().collect(),
-        ]
-        .concat()
-    }
-
-    fn links(&self) -> Vec<(Link, String)> {
-        let links = |ids: &BTreeSet<String>, link: Link| -> Vec<(Link, String)> {
-            ids.iter().map(|id| (link, id.clone())).collect()
-        };
-        [
-            links(&self.intents, Link::PaymentIntent),
-            links(&self.charges, Link::Charge),
-            links(&self.invoices, Link::Invoice),
-        ]
-        .concat()
-    }
-}
 
 /// What is still to be computed.
 #[derive(Debug, Default)]
@@ -268,7 +191,7 @@ impl<'s, S: Store> Run<'s, S> {
         let mut wanted: Vec<Lock> = locks.to_vec();
         for observation in observations {
             let state = Mirrored::of(observation);
-            wanted.extend(locks_of(&state.object()));
+            wanted.extend(locking::writing(&state.object()));
             join_into(&mut states, state);
         }
         self.wait(wanted)?;
@@ -280,29 +203,39 @@ impl<'s, S: Store> Run<'s, S> {
             self.known
                 .insert(merged.after.object.key.clone(), merged.after);
         }
+        self.singles();
         self.settle()
     }
 
     fn reproject(&mut self, keys: &[Key], locks: &[Lock]) -> Step<(), S> {
         let mut wanted: Vec<Lock> = locks.to_vec();
-        wanted.extend(keys.iter().filter_map(own_lock));
+        wanted.extend(keys.iter().filter_map(locking::own));
+        let customers = keys.iter().filter(|key| key.object_type == "customer");
+        let customers: BTreeSet<_> = customers.map(|key| key.id.clone()).collect();
+        let of_customers = customers.iter().cloned().map(Scope::Customer);
+        wanted.extend(of_customers.map(Lock::exclusive));
         self.wait(wanted)?;
         for known in self.store.objects(keys, &[])? {
-            self.need(locks_of(&known.object))?;
+            self.need(locking::writing(&known.object))?;
         }
-        // Read again: the locks may have been waited for by what changed the objects since.
+        // Read again: what changed the objects may have committed before the locks were taken.
         for known in self.store.objects(keys, &[])? {
             self.affected_by(&known.object);
             self.known.insert(known.object.key.clone(), known);
         }
-        let customers = keys.iter().filter(|key| key.object_type == "customer");
-        let customers: BTreeSet<_> = customers.map(|key| key.id.clone()).collect();
-        // A rebuild has the environment to itself, and comes to everything of theirs anyway.
-        if self.held.get(&Scope::Environment) == Some(&false) {
+        self.tasks.customers.extend(customers.iter().cloned());
+        if self.is_alone() {
+            // A rebuild comes to everything of theirs anyway.
+            self.singles();
+        } else {
             self.follow_customers(&customers)?;
         }
-        self.tasks.customers.extend(customers);
         self.settle()
+    }
+
+    /// Whether nobody else writes to the environment.
+    fn is_alone(&self) -> bool {
+        self.held.get(&Scope::Environment) == Some(&true)
     }
 
     /// Notes what depends on an object. Called for what it was and for what it is now, because a
@@ -330,7 +263,6 @@ impl<'s, S: Store> Run<'s, S> {
     }
 
     fn settle(&mut self) -> Step<(), S> {
-        self.alone();
         loop {
             let tasks = &mut self.tasks;
             if !tasks.sessions.is_empty() {
@@ -351,8 +283,10 @@ impl<'s, S: Store> Run<'s, S> {
         }
     }
 
-    /// Rows that depend on one object only.
-    fn alone(&mut self) {
+    /// Rows that depend on one object only. No lock but that of the object's own row in the mirror
+    /// keeps two transactions from writing them in the wrong order, so they are computed only
+    /// where that is held or where nobody else writes.
+    fn singles(&mut self) {
         let environment = self.environment.clone();
         let rows: Vec<_> = self
             .known
@@ -376,7 +310,10 @@ impl<'s, S: Store> Run<'s, S> {
             .iter()
             .filter_map(|session| Some((checkout::row_of(session)?, session)))
             .collect();
-        self.need(ours.iter().map(|(id, _)| alone(Scope::Session(*id))))?;
+        self.need(
+            ours.iter()
+                .map(|(id, _)| Lock::exclusive(Scope::Session(*id))),
+        )?;
         let ids = ours.iter().map(|(id, _)| Cell::Uuid(*id));
         let rows = self.find::<CheckoutSession>(&[question::<CheckoutSession>("id", ids)])?;
         let mut rows: BTreeMap<_, _> = rows.into_iter().map(|row| (row.id, row)).collect();
@@ -399,10 +336,14 @@ impl<'s, S: Store> Run<'s, S> {
     }
 
     fn subscriptions(&mut self, ids: BTreeSet<String>) -> Step<(), S> {
-        self.need(ids.iter().cloned().map(|id| alone(Scope::Subscription(id))))?;
+        self.need(
+            ids.iter()
+                .cloned()
+                .map(|id| Lock::exclusive(Scope::Subscription(id))),
+        )?;
         let keys = ids.iter().map(|id| key("subscription", id)).collect();
         let subscriptions = self.read(keys)?;
-        self.need(subscriptions.iter().flat_map(locks_of))?;
+        self.need(subscriptions.iter().flat_map(locking::writing))?;
         let items = subscriptions.iter().flat_map(subscription::listed);
         let items = self.read(items.map(|id| key("subscription_item", &id)).collect())?;
         let items: BTreeMap<_, _> = items
@@ -492,7 +433,11 @@ impl<'s, S: Store> Run<'s, S> {
     }
 
     fn customers(&mut self, ids: BTreeSet<String>) -> Step<(), S> {
-        self.need(ids.iter().cloned().map(|id| alone(Scope::Customer(id))))?;
+        self.need(
+            ids.iter()
+                .cloned()
+                .map(|id| Lock::exclusive(Scope::Customer(id))),
+        )?;
         let of_ids = || ids.iter().cloned().map(Cell::Text);
         let rows = self.find_rows(&[
             question::<CheckoutSession>("stripe_customer_id", of_ids()),
@@ -570,7 +515,7 @@ impl<'s, S: Store> Run<'s, S> {
     fn payments(&mut self, seeds: Ids) -> Step<(), S> {
         let objects = self.closure(seeds)?;
         let links: Vec<Links> = objects.values().map(Links::of).collect();
-        self.need(objects.values().flat_map(reading))?;
+        self.need(objects.values().flat_map(locking::reading))?;
         let rows = links.iter().filter_map(|links| links.session_row);
         let subscriptions = links.iter().filter_map(|links| links.subscription.clone());
         let customers = links.iter().filter_map(|links| links.customer.clone());
@@ -614,7 +559,7 @@ impl<'s, S: Store> Run<'s, S> {
         let mut seen = Ids::default();
         let mut new = seeds;
         while !new.is_empty() {
-            self.need(new.scopes().map(alone))?;
+            self.need(new.scopes().map(Lock::exclusive))?;
             let found = self.store.objects(&new.keys(), &new.links())?;
             seen.extend(std::mem::take(&mut new));
             for known in found {
@@ -701,42 +646,34 @@ impl<'s, S: Store> Run<'s, S> {
 
     /// Waits for locks, before anything else is held.
     fn wait(&mut self, mut wanted: Vec<Lock>) -> Step<(), S> {
-        wanted.push(Lock {
-            scope: Scope::Environment,
-            exclusive: false,
-        });
-        let missing = self.missing(wanted);
-        if missing
-            .iter()
-            .any(|lock| lock.exclusive && lock.scope == Scope::Environment)
-        {
-            self.held.insert(Scope::Environment, true);
-            self.store.lock(&[Lock {
-                scope: Scope::Environment,
-                exclusive: true,
-            }])?;
-            return Ok(());
+        wanted.push(Lock::shared(Scope::Environment));
+        let mut missing = self.missing(wanted);
+        if missing.contains(&Lock::exclusive(Scope::Environment)) {
+            missing.truncate(1);
         }
         self.store.lock(&missing)?;
-        self.held
-            .extend(missing.into_iter().map(|lock| (lock.scope, lock.exclusive)));
+        self.hold(missing);
         Ok(())
     }
 
     /// Takes locks that turn out to be needed, or stops the run.
     fn need(&mut self, wanted: impl IntoIterator<Item = Lock>) -> Step<(), S> {
         let missing = self.missing(wanted);
-        if missing.is_empty() || self.store.try_lock(&missing)? {
-            self.held
-                .extend(missing.into_iter().map(|lock| (lock.scope, lock.exclusive)));
-            return Ok(());
+        if !missing.is_empty() && !self.store.try_lock(&missing)? {
+            return Err(Stop::Contended(missing));
         }
-        Err(Stop::Contended(missing))
+        self.hold(missing);
+        Ok(())
+    }
+
+    fn hold(&mut self, locks: Vec<Lock>) {
+        self.held
+            .extend(locks.into_iter().map(|lock| (lock.scope, lock.exclusive)));
     }
 
     /// The locks among these that are not held, sorted, one a scope.
     fn missing(&self, wanted: impl IntoIterator<Item = Lock>) -> Vec<Lock> {
-        if self.held.get(&Scope::Environment) == Some(&true) {
+        if self.is_alone() {
             return Vec::new();
         }
         let mut missing: BTreeMap<Scope, bool> = BTreeMap::new();
@@ -794,82 +731,6 @@ impl<'s, S: Store> Run<'s, S> {
             deleted,
             due,
         }))
-    }
-}
-
-/// The locks that whoever writes or projects an object needs: its own and those of what it names.
-fn locks_of(object: &Object) -> Vec<Lock> {
-    let links = Links::of(object);
-    let object_type = object.key.object_type.as_str();
-    let mut locks: Vec<_> = own_lock(&object.key).into_iter().collect();
-    locks.extend(links.payment_intent.map(Scope::PaymentIntent).map(alone));
-    locks.extend(links.charge.map(Scope::Charge).map(alone));
-    locks.extend(links.invoice.map(Scope::Invoice).map(alone));
-    // An invoice only asks whose its subscription is; a session or an item may change that.
-    let exclusive = object_type != "invoice";
-    locks.extend(
-        links
-            .subscription
-            .map(Scope::Subscription)
-            .map(|scope| Lock { scope, exclusive }),
-    );
-    // A session or a subscription may map its customer to a subject; the rest only ask.
-    let exclusive = match object_type {
-        "checkout.session" => true,
-        "subscription" => subscription::own_subject(object).is_some(),
-        _ => false,
-    };
-    locks.extend(
-        links
-            .customer
-            .map(Scope::Customer)
-            .map(|scope| Lock { scope, exclusive }),
-    );
-    let exclusive = object_type == "checkout.session";
-    locks.extend(
-        links
-            .session_row
-            .map(Scope::Session)
-            .map(|scope| Lock { scope, exclusive }),
-    );
-    locks
-}
-
-/// The locks that whoever projects payments from an object needs: those of subscriptions,
-/// customers and sessions are only asked whose the payment is.
-fn reading(object: &Object) -> Vec<Lock> {
-    let mut locks = locks_of(object);
-    for lock in &mut locks {
-        lock.exclusive = matches!(
-            lock.scope,
-            Scope::Invoice(_) | Scope::PaymentIntent(_) | Scope::Charge(_)
-        );
-    }
-    locks
-}
-
-fn own_lock(key: &Key) -> Option<Lock> {
-    let id = key.id.clone();
-    Some(alone(match key.object_type.as_str() {
-        "payment_intent" => Scope::PaymentIntent(id),
-        "charge" => Scope::Charge(id),
-        "invoice" => Scope::Invoice(id),
-        "subscription" => Scope::Subscription(id),
-        _ => return None,
-    }))
-}
-
-fn alone(scope: Scope) -> Lock {
-    Lock {
-        scope,
-        exclusive: true,
-    }
-}
-
-fn key(object_type: &str, id: &str) -> Key {
-    Key {
-        object_type: object_type.to_owned(),
-        id: id.to_owned(),
     }
 }
 

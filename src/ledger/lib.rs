@@ -5,7 +5,9 @@ mod canonical;
 mod chain;
 mod door;
 mod embedded;
+mod ids;
 mod links;
+mod locking;
 #[cfg(feature = "testing")]
 pub mod memory;
 mod mirror;

@@ -38,6 +38,22 @@ pub struct Lock {
     pub exclusive: bool,
 }
 
+impl Lock {
+    pub fn shared(scope: Scope) -> Self {
+        Self {
+            scope,
+            exclusive: false,
+        }
+    }
+
+    pub fn exclusive(scope: Scope) -> Self {
+        Self {
+            scope,
+            exclusive: true,
+        }
+    }
+}
+
 /// Why Stripe must be asked about an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Due {

@@ -11,6 +11,9 @@ use crate::rows::{Subscription, SubscriptionItem};
 
 /// The subject that the subscription itself names. Only a secret key can write there.
 pub(crate) fn own_subject(subscription: &Object) -> Option<Subject> {
+    if subscription.key.object_type != "subscription" {
+        return None;
+    }
     Subject::in_metadata(body(subscription).part("metadata")?)
 }
 
