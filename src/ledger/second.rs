@@ -29,7 +29,8 @@ struct Candidate<'a> {
 /// 2. Events that name what they changed are chained, and the end of the chain stands for it; so
 ///    do the loose ends, where changes are missing. States that the chain passes are out.
 /// 3. The state further along the object's life wins, then our own answer, then an event.
-/// 4. Else the digest of the state, so that every database says the same until it has asked.
+/// 4. Else one that says what it changed, as such an event is seldom the first of its second; and
+///    at last the digest of the state, so that every database says the same until it has asked.
 pub(crate) fn settle(object_type: &str, sightings: &[&Sighting], older: Option<Digest>) -> Verdict {
     if sightings.len() < 2 {
         return Verdict {
@@ -136,12 +137,14 @@ fn is_passed(candidate: &Candidate, changes: &BTreeSet<Change>, ends: &BTreeSet<
 
 fn rank(candidate: &Candidate) -> impl Ord + use<> {
     let Summary { state, standing } = candidate.summary;
-    (standing, candidate.sighting.teller, state, candidate.place)
+    let Sighting { teller, change, .. } = candidate.sighting;
+    (standing, *teller, change.is_some(), state, candidate.place)
 }
 
 fn is_certain(object_type: &str, winner: &Candidate, other: &Candidate) -> bool {
     let (w, o) = (winner.summary, other.summary);
-    if w.state == o.state {
+    // Of something gone, any body will do.
+    if w.state == o.state || winner.sighting.gone {
         return true;
     }
     // An answer against an event that it did not know is a guess: either may be the later one. A

@@ -41,11 +41,20 @@ pub(crate) fn standing(object_type: &str, body: &Map<String, Value>) -> Standing
             "succeeded" | "paid" => Standing(1, 0),
             _ => Standing(0, 0),
         },
-        "invoice" => match status {
-            "paid" | "void" => Standing(3, 0),
-            "uncollectible" => Standing(2, 0),
-            "open" => Standing(1, 0),
-            _ => Standing(0, 0),
+        // Finalized and refused at once is common: both open, but one was attempted.
+        "invoice" => {
+            let stage = match status {
+                "paid" | "void" => 3,
+                "uncollectible" => 2,
+                "open" => 1,
+                _ => 0,
+            };
+            Standing(stage, number("attempt_count"))
+        }
+        "subscription" => match status {
+            "canceled" | "incomplete_expired" => Standing(2, 0),
+            "incomplete" => Standing(0, 0),
+            _ => Standing(1, 0),
         },
         _ => Standing(u8::from(is_terminal(object_type, status)), 0),
     }
@@ -53,7 +62,6 @@ pub(crate) fn standing(object_type: &str, body: &Map<String, Value>) -> Standing
 
 fn is_terminal(object_type: &str, status: &str) -> bool {
     match object_type {
-        "subscription" => matches!(status, "canceled" | "incomplete_expired"),
         "payment_intent" | "setup_intent" => matches!(status, "succeeded" | "canceled"),
         "dispute" => {
             matches!(

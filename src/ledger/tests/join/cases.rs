@@ -642,6 +642,67 @@ fn what_comes_with_a_creation_is_not_itself_created_by_it() {
 }
 
 #[test]
+fn our_deletion_and_its_event_leave_nothing_to_ask() {
+    let seen = event(10, "product.updated", product("pen"));
+    let gone = json!({"object": "product", "id": "prod_1", "deleted": true});
+    let object = in_every_order(&[
+        answered(20, gone, knowing(&seen)),
+        seen,
+        event(20, "product.deleted", product("pen")),
+    ]);
+    assert!(object.deleted);
+    named(&object, "pen");
+}
+
+#[test]
+fn an_invoice_that_is_paid_at_once_tells_it_all_in_one_second() {
+    let invoice = |status: &str, attempts: i64| {
+        json!({"object": "invoice", "id": "in_1", "created": 10,
+               "status": status, "attempt_count": attempts})
+    };
+    let mut told = vec![
+        event(10, "invoice.created", invoice("draft", 0)),
+        event(10, "invoice.finalized", invoice("open", 0)),
+        event(10, "invoice.payment_failed", invoice("open", 1)),
+    ];
+    let object = in_every_order(&told);
+    assert_eq!(object.body["attempt_count"], 1);
+    assert!(!object.undecided);
+
+    told.push(update(
+        "evt_1",
+        10,
+        "invoice.updated",
+        invoice("paid", 2),
+        json!({"status": "open", "attempt_count": 1}),
+    ));
+    told.push(event(10, "invoice.paid", invoice("paid", 2)));
+    has_status(&in_every_order(&told), "paid");
+}
+
+#[test]
+fn an_update_that_fits_nothing_is_the_likelier_last() {
+    let charge = |receipt: Option<&str>, balance: Option<&str>| {
+        json!({"object": "charge", "id": "ch_1", "created": 10, "status": "succeeded",
+               "captured": true, "receipt_url": receipt, "balance_transaction": balance})
+    };
+    for balance in ["txn_1", "txn_2", "txn_3", "txn_4"] {
+        let object = in_every_order(&[
+            event(10, "charge.succeeded", charge(None, None)),
+            update(
+                "evt_1",
+                10,
+                "charge.updated",
+                charge(Some("https://pay.stripe.com/receipts/1"), Some(balance)),
+                json!({"balance_transaction": null}),
+            ),
+        ]);
+        assert_eq!(object.body["balance_transaction"], balance);
+        assert!(object.undecided);
+    }
+}
+
+#[test]
 fn an_object_without_id_is_not_observed() {
     let upcoming = map(json!({"object": "invoice", "id": null, "amount_due": 100}));
     assert_eq!(Observation::new(upcoming, 10, Source::Listing), None);
