@@ -12,50 +12,42 @@ pub(crate) struct Change<'a> {
     pub event: &'a str,
 }
 
-/// Where the changes of one second end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct End {
-    pub state: Digest,
-    /// Another reading of the same events ends elsewhere.
-    pub ambiguous: bool,
-}
-
-/// The end of the one path that uses every change (Eulerian). `None` if there is none, because
-/// changes are missing or because they run in a circle and nobody knows where it began.
+/// The state at the end of the one path that uses every change (Eulerian). `None` if there is
+/// none, because changes are missing or because they run in a circle and nobody knows where it
+/// began.
 ///
 /// Comparing events pairwise is not enough: of three updates in one second each could win,
 /// depending on the order of arrival.
-pub(crate) fn end(changes: &BTreeSet<Change<'_>>, older: Option<Digest>) -> Option<End> {
-    let each: Vec<Step> = changes
-        .iter()
-        .map(|change| (change.before, change.after))
-        .collect();
-    let once: Vec<Step> = BTreeSet::from_iter(each.iter().copied())
-        .into_iter()
-        .collect();
-    if each.len() == once.len() {
-        return path_end(&once, older).map(|state| End {
-            state,
-            ambiguous: false,
-        });
+pub(crate) fn end(changes: &BTreeSet<Change<'_>>, older: Option<Digest>) -> Option<Digest> {
+    let (once, again) = steps(changes);
+    let all = [&once[..], &again[..]].concat();
+    path_end(&all, older).or_else(|| path_end(&once, older))
+}
+
+/// Whether the changes can be read in several ways.
+pub(crate) fn is_ambiguous(changes: &BTreeSet<Change<'_>>) -> bool {
+    !steps(changes).1.is_empty()
+}
+
+/// The different steps, and those that may have been made again. Two events that tell the same
+/// are two tellings of one change (Stripe says that it does so), unless the object can have come
+/// back and made it again: a → b → a → b.
+fn steps(changes: &BTreeSet<Change<'_>>) -> (Vec<Step>, Vec<Step>) {
+    // In the order of the set, so the same steps are neighbours.
+    let mut once: Vec<Step> = Vec::with_capacity(changes.len());
+    let mut again = Vec::new();
+    for change in changes {
+        let step = (change.before, change.after);
+        match once.last() == Some(&step) {
+            true => again.push(step),
+            false => once.push(step),
+        }
     }
-    // Two events that tell the same are two tellings of one change (Stripe says that it does so),
-    // unless the object came back and made it again: a → b → a → b.
-    let mut made = once.clone();
-    made.extend(repetitions(&each).filter(|(before, after)| leads(&once, *after, *before)));
-    let ambiguous = made.len() > once.len();
-    let state = path_end(&made, older).or_else(|| path_end(&once, older))?;
-    Some(End { state, ambiguous })
+    again.retain(|(before, after)| leads(&once, *after, *before));
+    (once, again)
 }
 
 type Step = (Digest, Digest);
-
-fn repetitions(each: &[Step]) -> impl Iterator<Item = Step> {
-    // In the order of their set, so the same steps are neighbours.
-    each.windows(2)
-        .filter(|pair| pair[0] == pair[1])
-        .map(|pair| pair[0])
-}
 
 fn path_end(steps: &[Step], older: Option<Digest>) -> Option<Digest> {
     let mut balance: BTreeMap<Digest, i64> = BTreeMap::new();

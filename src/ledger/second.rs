@@ -81,26 +81,29 @@ fn last<'a>(
     };
     let all: Vec<_> = all.iter().collect();
     let whole = changes(&all);
+    let ambiguous = chain::is_ambiguous(&whole);
     if let Some(end) = chain::end(&whole, older) {
         let mut last = all.clone();
-        last.retain(|candidate| !is_passed(candidate, &whole, &BTreeSet::from([end.state])));
+        last.retain(|candidate| !is_passed(candidate, &whole, &BTreeSet::from([end])));
         last.retain(is_alive);
         // Nothing is left where an answer says what the object had been before already, and the
         // event of that change is still to come.
         if !last.is_empty() {
-            return (last, end.ambiguous);
+            return (last, ambiguous);
         }
     }
     let mut last = all;
     last.retain(is_alive);
     let changes = changes(&last);
-    let end = chain::end(&changes, older);
-    let ends = end.map_or_else(|| loose_ends(&changes), |end| BTreeSet::from([end.state]));
+    let ends = match chain::end(&changes, older) {
+        Some(end) => BTreeSet::from([end]),
+        None => loose_ends(&changes),
+    };
     // What is left of the changes can be older than the answer that made them the rest.
     last.retain(|candidate| {
         !candidate.sighting.outranks.is_empty() || !is_passed(candidate, &changes, &ends)
     });
-    (last, end.is_some_and(|end| end.ambiguous))
+    (last, ambiguous)
 }
 
 fn changes<'a>(candidates: &[&'a Candidate<'a>]) -> BTreeSet<Change<'a>> {
