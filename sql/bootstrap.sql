@@ -1,3 +1,16 @@
+-- Stripe speaks UTF-8, and so does Rust. (In LATIN1 and the like, this script itself fails to convert.)
+do $$
+begin
+    if pg_catalog.getdatabaseencoding() operator(pg_catalog.<>) 'UTF8' then
+        raise exception using
+            errcode = 'feature_not_supported',
+            message = 'payments needs a database with encoding UTF8',
+            detail = pg_catalog.format('The encoding of this one is %s.', pg_catalog.getdatabaseencoding()),
+            hint = 'create database … encoding ''UTF8'' template template0';
+    end if;
+end
+$$;
+
 -- CREATE EXTENSION takes a schema `payments` that exists already. One that somebody else prepared
 -- could hold a function or an operator that ours would then call with the owner's rights
 -- (CVE-2022-2625's way in). A restored dump brings the schema too, empty and owned by a superuser,

@@ -372,6 +372,19 @@ def test_a_schema_that_somebody_prepared_is_refused(empty_db, prepared):
     assert refusal.value.diag.message_primary == 'schema "payments" was prepared by somebody else'
 
 
+@pytest.mark.parametrize(("encoding", "sqlstate"), [("SQL_ASCII", "0A000"), ("LATIN1", "22P05")])
+def test_a_database_of_another_encoding_is_refused(server, encoding, sqlstate):
+    other = Database(server, encoding.lower())
+    with psycopg.connect(f"{server.dsn} dbname=postgres", autocommit=True) as connection:
+        connection.execute(f"create database {other.name} encoding '{encoding}' locale 'C' template template0")
+    try:
+        with pytest.raises(psycopg.Error) as refusal:
+            other.execute("create extension payments")
+        assert refusal.value.sqlstate == sqlstate
+    finally:
+        other.close()
+
+
 def test_an_empty_schema_of_a_superuser_is_taken(empty_db):
     empty_db.execute("create schema payments")
     empty_db.execute("create extension payments")
@@ -501,6 +514,24 @@ def test_everything_has_a_comment(db):
         """
     ).fetchall()
     assert columns == []
+
+
+def test_default_privileges_hand_out_nothing(empty_db):
+    for kind in ("tables", "functions"):
+        empty_db.execute(f"alter default privileges grant all on {kind} to anon, public")
+    empty_db.execute("create extension payments")
+    empty_db.execute(f"select payments.install('{OWNER}')")
+    granted = empty_db.execute(
+        """
+        select relname from pg_class cross join lateral aclexplode(relacl)
+        where relnamespace = 'payments'::regnamespace and relkind in ('r', 'v') and grantee <> relowner
+        union all
+        select proname from pg_proc cross join lateral aclexplode(proacl)
+        where pronamespace = 'payments'::regnamespace
+            and grantee not in (proowner, 'pg_database_owner'::regrole)
+        """
+    ).fetchall()
+    assert granted == [("verify_signature",)]
 
 
 def test_an_app_role_may_insert_requests_and_nothing_else(db):

@@ -179,7 +179,17 @@ from (
             wanted.relname,
             rtrim(replace(pg_get_viewdef(wanted.oid), ' payments_blueprint.', ' payments.'), ';'),
             pg_get_userbyid($1),
-            obj_description(wanted.oid, 'pg_class')),
+            obj_description(wanted.oid, 'pg_class'))
+        || coalesce(
+            (
+                select string_agg(
+                    format('; revoke all on payments.%I from %s', wanted.relname, coalesce(quote_ident(rolname), 'public')),
+                    '')
+                from aclexplode(wanted.relacl)
+                left join pg_roles on oid = grantee
+                where actual.oid is null and grantee <> wanted.relowner
+            ),
+            ''),
         format('made payments.%I', wanted.relname)
     from pg_class wanted
     left join pg_class actual

@@ -18,6 +18,7 @@ use pgrx::prelude::*;
 
 const BLUEPRINT: &str = include_str!("tables.sql");
 const COMPRESSION: &str = include_str!("compression.sql");
+const DEFAULT_PRIVILEGES: &str = include_str!("default_privileges.sql");
 const OBSTACLES: &str = include_str!("obstacles.sql");
 const MISSING: &str = include_str!("missing.sql");
 const DIFFERENCES: &str = include_str!("differences.sql");
@@ -180,7 +181,9 @@ fn reconcile(owner: Oid) -> Result<Outcome, Failure> {
     spi::execute(BLUEPRINT, &[])?;
     // From here on, definitions are printed with every name qualified.
     spi::execute("set local search_path = ''", &[])?;
-    run_each(spi::rows(COMPRESSION, &[], |row| row.required(1))?)?;
+    for query in [COMPRESSION, DEFAULT_PRIVILEGES] {
+        run_each(spi::rows(query, &[], |row| row.required(1))?)?;
+    }
 
     refuse_obstacles(owner)?;
     let mut reports = apply(MISSING, owner_name.as_str().into())?;
