@@ -6,7 +6,7 @@
 use crate::guard::REQUESTS;
 use crate::install::{quoted, require_installer, role, tables_owner};
 use crate::postgres::error::{Failure, surface};
-use crate::postgres::{identity, spi};
+use crate::postgres::{identity, lock, spi};
 use pgrx::prelude::*;
 
 /// What apps call, for users who are logged in or not.
@@ -103,6 +103,8 @@ fn grant(
 ) -> Result<(), Failure> {
     require_installer(tables_owner()?)?;
     role(role_name)?;
+    // Two who change the rights on one object at once would fail.
+    lock::exclusive(&["install"]);
     identity::as_user(identity::extension_owner()?, || {
         spi::execute("set local search_path = ''", &[])?;
         let usage = format!("grant usage on schema payments to {}", quoted(role_name));
@@ -150,10 +152,11 @@ const TABLES: &str = "
        and relkind operator(pg_catalog.=) any (array['r', 'v']::\"char\"[])
        and relname operator(pg_catalog.<>) 'secrets'";
 
-/// Statements that let role $2 execute functions $1, and the wrappers of them that `expose()` made.
+/// Statements that let role $2 execute functions $1, and the wrappers of them that `expose()` made:
+/// they run as the caller, unlike another function that looks like one and may be nobody's business.
 const EXECUTE: &str = "
     select format('grant execute on routine %s to %I', oid::regprocedure, $2)
       from pg_proc
      where proname = any ($1::name[])
        and (pronamespace = 'payments'::regnamespace
-            or starts_with(prosrc, format('select payments.%I(', proname)))";
+            or starts_with(prosrc, format('select payments.%I(', proname)) and not prosecdef)";

@@ -750,6 +750,20 @@ def test_who_may_call_the_inner_function_may_call_the_exposed_one(api):
     assert may_call() == expected | {("anon", "create_checkout_session"), ("anon", "create_customer_portal_session")}
 
 
+def test_a_grant_does_not_open_a_function_that_lends_rights(api):
+    api.execute(
+        "create function api.stripe_webhook(json) returns payments.webhook_receipt language sql security definer "
+        "as 'select payments.stripe_webhook($1)'; revoke execute on function api.stripe_webhook(json) from public"
+    )
+    api.execute("select payments.grant_webhook('anon')")
+    assert not api.value("select has_function_privilege('anon', 'api.stripe_webhook(json)', 'execute')")
+
+
+def test_two_grants_at_once_both_succeed(db):
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda role: db.connect().execute(f"select payments.grant_app('{role}')"), ["anon", "authenticated"] * 4))
+
+
 def test_a_gateway_reaches_the_inner_function(api):
     api.execute("select payments.expose('api')")
     with pytest.raises(psycopg.Error) as refusal, api.request() as connection:
