@@ -6,7 +6,7 @@ use ledger::memory::Memory;
 use ledger::{Observation, rows};
 use payments_ledger as ledger;
 use world::lives;
-use world::{Dice, SHAPES, Shape, World, deliver, empty, rebuilt, text, with_our_row};
+use world::{Dice, SHAPES, Shape, World, deliver, diff, empty, rebuilt, text, with_our_row};
 
 fn start(mode: Option<&str>) -> Memory {
     mode.map_or_else(empty, with_our_row)
@@ -36,18 +36,6 @@ fn assert_same(name: &str, expected: &Memory, found: &Memory, how: &str) {
     if expected != found {
         let differing = diff(&expected, &found);
         panic!("{name}, {how}: rows differ\n{differing}");
-    }
-}
-
-fn diff(expected: &str, found: &str) -> String {
-    let (mut a, mut b) = (expected.lines(), found.lines());
-    let mut out = String::new();
-    loop {
-        match (a.next(), b.next()) {
-            (None, None) => return out,
-            (a, b) if a == b => {}
-            (a, b) => out.push_str(&format!("- {}\n+ {}\n", a.unwrap_or(""), b.unwrap_or(""))),
-        }
     }
 }
 

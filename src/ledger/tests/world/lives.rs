@@ -1,6 +1,6 @@
 //! Life-cycles as Stripe tells them.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{World, our_metadata};
 
@@ -556,6 +556,29 @@ pub fn renewed_and_canceled() -> World {
     w
 }
 
+/// The same, with a subscription that says nothing of its subject: our session row alone knows.
+pub fn silent() -> World {
+    fn hush(body: &mut Map<String, Value>) {
+        if body["object"] != "checkout.session" {
+            body.insert("metadata".into(), json!({}));
+        }
+        for details in ["parent", "subscription_details"] {
+            let details = body.get_mut(details).filter(|details| details.is_object());
+            let Some(mut details) = details else { continue };
+            if details.get("subscription_details").is_some() {
+                details = &mut details["subscription_details"];
+            }
+            details["metadata"] = json!({});
+        }
+    }
+    let mut w = renewed_and_canceled();
+    for happening in &mut w.told {
+        hush(&mut happening.body);
+        happening.before.iter_mut().for_each(hush);
+    }
+    w
+}
+
 /// An item is added, another removed.
 pub fn items_changed() -> World {
     let mut w = subscribed();
@@ -624,6 +647,16 @@ pub fn invoiced_by_hand() -> World {
     intent(&mut w, 100, "pi_1", 1000, json!({}), Some("in_1"));
     succeed(&mut w, 200, "pi_1", "ch_1");
     pay_invoice(&mut w, 200, "in_1", "pi_1", "ch_1", "inpay_1");
+    w
+}
+
+/// A checkout of ours, and an invoice by hand to the same customer: only the checkout tells whose.
+pub fn known_customer() -> World {
+    let mut w = one_time();
+    invoice(&mut w, 131, "in_9", "manual", None, 500);
+    intent(&mut w, 131, "pi_9", 500, json!({}), Some("in_9"));
+    succeed(&mut w, 132, "pi_9", "ch_9");
+    pay_invoice(&mut w, 132, "in_9", "pi_9", "ch_9", "inpay_9");
     w
 }
 
@@ -708,9 +741,11 @@ pub fn all() -> Vec<(&'static str, Option<&'static str>, World)> {
             Some("subscription"),
             renewed_and_canceled(),
         ),
+        ("silent", Some("subscription"), silent()),
         ("items_changed", Some("subscription"), items_changed()),
         ("trial", Some("subscription"), trial()),
         ("invoiced_by_hand", None, invoiced_by_hand()),
+        ("known_customer", Some("payment"), known_customer()),
         ("catalog", None, catalog()),
         ("customer_leaves", None, customer_leaves()),
     ]

@@ -288,6 +288,19 @@ pub fn text(store: &Memory) -> String {
     out
 }
 
+/// The lines that differ.
+pub fn diff(expected: &str, found: &str) -> String {
+    let (mut a, mut b) = (expected.lines(), found.lines());
+    let mut out = String::new();
+    loop {
+        match (a.next(), b.next()) {
+            (None, None) => return out,
+            (a, b) if a == b => {}
+            (a, b) => out.push_str(&format!("- {}\n+ {}\n", a.unwrap_or(""), b.unwrap_or(""))),
+        }
+    }
+}
+
 /// The same store as a rebuild makes it: nothing but the mirror and our own rows.
 pub fn rebuilt(store: &Memory) -> Memory {
     let mut store = store.clone();
