@@ -1,14 +1,84 @@
-//! The Stripe key of an environment: set, opened, removed.
+//! The Stripe key of an environment: set, used, removed.
 
 use super::account::{self, Account};
 use super::status::next_step;
-use super::{as_owner, lock, parse_environment, row, tell, with_key};
+use super::{as_owner, lock, parse_environment, row, tell};
 use crate::postgres::error::{Failure, SqlState, surface};
-use crate::postgres::identity;
 use crate::postgres::spi::{Composite, Statement};
+use crate::postgres::{agent, identity, interrupt, settings};
 use crate::secrets::{self, Kind, Secret};
 use pgrx::prelude::*;
+use stripe::client::{Client, Config};
 use stripe::{Environment, SecretKey, permission};
+
+/// Asks Stripe with the key of an environment, which is wiped from memory afterwards. The time that
+/// all the asking may take starts now.
+///
+/// # Errors
+/// 55000 `not_configured`, `secret_missing` (after a restore) or `secret_unreadable`; and those of
+/// `conversation`.
+pub fn with_client<R>(
+    environment: Environment,
+    conversation: impl FnOnce(&Client) -> Result<R, Failure>,
+) -> Result<R, Failure> {
+    with_key(&of(environment)?, conversation)
+}
+
+/// The key of an environment.
+pub(super) fn of(environment: Environment) -> Result<SecretKey, Failure> {
+    match secrets::stripe_key(environment)? {
+        Some(secret) => open(&secret),
+        None => Err(no_key(environment)),
+    }
+}
+
+fn with_key<R>(
+    key: &SecretKey,
+    conversation: impl FnOnce(&Client) -> Result<R, Failure>,
+) -> Result<R, Failure> {
+    conversation(&Client::new(Config {
+        agent: agent::agent(),
+        base: &settings::stripe_api_base(),
+        key,
+        budget: settings::http_timeout(),
+        max_response: settings::http_max_response_size(),
+        pause: interrupt::pause,
+    }))
+}
+
+fn no_key(environment: Environment) -> Failure {
+    let hint =
+        format!("SELECT payments.set_stripe_key('{environment}', $1);  -- the key bound to $1");
+    let (code, message) = match is_connected(environment) {
+        Ok(true) => (
+            "secret_missing",
+            format!(
+                "the Stripe key of the environment \"{environment}\" is not in this database: \
+                 secrets are in no dump"
+            ),
+        ),
+        Ok(false) => (
+            "not_configured",
+            format!("the environment \"{environment}\" has no Stripe key"),
+        ),
+        Err(failure) => return failure,
+    };
+    Failure::new(SqlState::PREREQUISITE_STATE, code, message)
+        .with("environment", environment.as_str())
+        .hint(hint)
+}
+
+/// Was a key set, whether or not it is still here?
+pub(super) fn is_connected(environment: Environment) -> Result<bool, Failure> {
+    static CONNECTED: Statement = Statement::new(
+        "select
+           from payments.stripe_connections as c
+          where c.environment = $1
+            and c.status <> 'unconfigured'",
+    );
+    let found = as_owner(|| CONNECTED.execute(&[environment.as_str().into()]))?;
+    Ok(found > 0)
+}
 
 /// Opens a stored key.
 pub(super) fn open(secret: &Secret) -> Result<SecretKey, Failure> {

@@ -133,12 +133,10 @@ fn set(environment: Option<&str>, signing_secret: Option<&str>) -> Result<Compos
     };
     secrets::prefer_signing_secret(environment, id)?;
     as_owner(|| CONFIGURED.execute(&[environment.as_str().into()]))?;
-    if let Some(step) = next_step(environment)? {
-        tell(
-            PgLogLevel::NOTICE,
-            format!("webhooks of the environment \"{environment}\" are accepted"),
-            Some(step),
-        );
-    }
+    tell(
+        PgLogLevel::NOTICE,
+        format!("webhooks of the environment \"{environment}\" are accepted"),
+        next_step(environment)?,
+    );
     row(environment)
 }
