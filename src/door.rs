@@ -106,11 +106,19 @@ pub fn take(
 
 /// Makes webhooks about a session of ours, which may overtake its row, wait for this transaction.
 pub fn reserve_session(environment: Environment, id: Uuid) -> Result<(), Failure> {
-    let scope = Scope::Session(uuid::Uuid::from_bytes(*id.as_bytes()));
-    Tables::of(environment).lock(&[Lock {
-        scope,
-        exclusive: true,
-    }])
+    let session = Scope::Session(uuid::Uuid::from_bytes(*id.as_bytes()));
+    // The environment comes first in the order of locks: a rebuild that held it already, and came
+    // to wait for the row, would otherwise be waited for by us.
+    Tables::of(environment).lock(&[
+        Lock {
+            scope: Scope::Environment,
+            exclusive: false,
+        },
+        Lock {
+            scope: session,
+            exclusive: true,
+        },
+    ])
 }
 
 /// Takes observations into the ledger in one piece, and fires the triggers they set off.

@@ -11,7 +11,8 @@ use crate::postgres::subtransaction::{self, CapturedError};
 use crate::store::{self, Tables};
 use ledger::{Observation, Source, mirror, projects};
 use pgrx::JsonB;
-use serde_json::{Value, json};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
 use stripe::{Environment, Event};
 
 /// How many times a gateway's answer asks Stripe to send a failing event again. After that the
@@ -37,20 +38,18 @@ impl Incoming<'_> {
     /// # Errors
     /// What concerns the whole transaction, such as a cancel; then nothing is recorded.
     pub fn process(&self) -> Result<Receipt, Failure> {
-        let observation = self.observation();
+        let observation = self.observation()?;
         let status = self.status_if_nothing_fails(observation.as_ref());
         if self.record(status)? {
             return self.carry_out(observation, status, 1);
         }
         let earlier = self.earlier()?;
-        if earlier.is_done() {
+        // While an endpoint is replaced by one of a newer version both send every event, each in
+        // its own shapes: what one leaves out the other may have.
+        if earlier.is_done() && earlier.api_version == self.event.api_version {
             return Ok(earlier.receipt(self));
         }
-        let receipt = self.carry_out(observation, status, earlier.attempts + 1)?;
-        Ok(Receipt {
-            duplicate: true,
-            ..receipt
-        })
+        self.carry_out(observation, status, earlier.attempts + 1)
     }
 
     /// Does what the event says once more, whatever became of it before.
@@ -58,7 +57,7 @@ impl Incoming<'_> {
     /// # Errors
     /// As [`Incoming::process`].
     pub fn replay(&self) -> Result<Receipt, Failure> {
-        let observation = self.observation();
+        let observation = self.observation()?;
         let status = self.status_if_nothing_fails(observation.as_ref());
         let attempts = self.earlier()?.attempts;
         self.carry_out(observation, status, attempts + 1)
@@ -105,17 +104,18 @@ impl Incoming<'_> {
 
     /// What the event says; None where there is nothing to mirror: an upcoming invoice has no id,
     /// a connected account's objects are not ours, and a plan is its price under the same id.
-    fn observation(&self) -> Option<Observation> {
+    fn observation(&self) -> Result<Option<Observation>, Failure> {
         if self.event.account.is_some() || self.event.object_type.as_deref() == Some("plan") {
-            return None;
+            return Ok(None);
         }
-        let parse = |raw: &serde_json::value::RawValue| serde_json::from_str(raw.get()).ok();
+        let previous_attributes = self.event.previous_attributes.map(parse).transpose()?;
         let source = Source::Event {
             id: self.event.id.clone(),
             event_type: self.event.kind.clone(),
-            previous_attributes: self.event.previous_attributes.and_then(parse),
+            previous_attributes,
         };
-        Observation::new(parse(self.event.object)?, self.event.created, source)
+        let object = parse(self.event.object)?;
+        Ok(Observation::new(object, self.event.created, source))
     }
 
     /// Writes the event's row as it will be if nothing fails; false if it is there already.
@@ -154,7 +154,7 @@ impl Incoming<'_> {
     /// The row that an earlier delivery left, locked.
     fn earlier(&self) -> Result<Earlier, Failure> {
         static EARLIER: Statement = Statement::new(
-            "select processing_status, attempt_count
+            "select processing_status, attempt_count, api_version
                from payments.webhook_events
               where environment = $1
                 and stripe_event_id = $2
@@ -168,6 +168,7 @@ impl Incoming<'_> {
             Ok(Earlier {
                 status: row.required(1)?,
                 attempts: row.required(2)?,
+                api_version: row.get(3)?,
             })
         })?;
         found.ok_or_else(|| Failure::internal("an event's row is gone"))
@@ -234,6 +235,12 @@ impl Incoming<'_> {
     }
 }
 
+/// An object in an event. It is JSON, but may hold a number beyond any that Rust has.
+fn parse(raw: &RawValue) -> Result<Map<String, Value>, Failure> {
+    serde_json::from_str(raw.get())
+        .map_err(|error| Failure::argument("malformed_event", error.to_string()))
+}
+
 /// An error as it is kept: every field that the client would have seen.
 fn error_json(error: &CapturedError) -> Value {
     let fields = json!({
@@ -276,6 +283,7 @@ impl Status {
 struct Earlier {
     status: String,
     attempts: i32,
+    api_version: Option<String>,
 }
 
 impl Earlier {

@@ -22,7 +22,7 @@ static MARKS: OnceLock<Marks> = OnceLock::new();
 /// The hook of another extension, which comes after ours.
 static NEXT: OnceLock<pg_sys::emit_log_hook_type> = OnceLock::new();
 
-/// Hides every text of the log that has one of `secrets` in it, and the statements and parameters
+/// Hides every text of the log in which one of `secrets` begins, and the statements and parameters
 /// of calls to `setters` whatever they hold. Belongs in `_PG_init`.
 pub fn init(secrets: &[&'static str], setters: &[&'static str]) {
     let finders = |marks: &[&'static str]| marks.iter().map(|mark| Finder::new(*mark)).collect();
@@ -60,7 +60,7 @@ impl Marks {
         unsafe {
             let statement = bytes(pg_sys::debug_query_string);
             let in_setter = has(&self.setters, statement);
-            line.hide_stmt |= in_setter || has(&self.secrets, statement);
+            line.hide_stmt |= in_setter || holds_secret(&self.secrets, statement);
 
             let memory = line.assoc_context;
             for (text, may_show_call) in [
@@ -74,7 +74,7 @@ impl Marks {
                 let shown = bytes(*text);
                 let shows_call = (in_setter && may_show_call)
                     && (has(&self.setters, shown) || has_parameters(shown));
-                if shows_call || has(&self.secrets, shown) {
+                if shows_call || holds_secret(&self.secrets, shown) {
                     *text = pg_sys::MemoryContextStrdup(memory, BLANK.as_ptr());
                 }
             }
@@ -84,6 +84,19 @@ impl Marks {
 
 fn has(marks: &[Finder<'static>], text: &[u8]) -> bool {
     marks.iter().any(|mark| mark.find(text).is_some())
+}
+
+/// Is there more than the beginning of a secret? Our own hints name that (`whsec_…`), and what is
+/// blanked for the log is blanked for the client too.
+fn holds_secret(beginnings: &[Finder<'static>], text: &[u8]) -> bool {
+    let goes_on = |end: usize| {
+        text.get(end)
+            .is_some_and(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'_'))
+    };
+    beginnings.iter().any(|beginning| {
+        let mut found = beginning.find_iter(text);
+        found.any(|at| goes_on(at + beginning.needle().len()))
+    })
 }
 
 /// Postgres writes "parameters: $1 = …" and "portal with parameter $1 = …".
