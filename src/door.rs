@@ -172,6 +172,35 @@ pub fn observe_once(
     }
 }
 
+/// Has what was left for the end of the transaction happen now, by the caller, before the owner
+/// takes over: until Postgres 17 a deferred trigger runs as whoever has it fire.
+///
+/// Afterwards what is to be deferred is deferred again, as in a transaction that only begins.
+///
+/// # Errors
+/// What those triggers raise.
+pub fn fire_callers_deferred_triggers() -> Result<(), Failure> {
+    static DEFERRED: Statement = Statement::new(
+        "select string_agg(distinct format('%I.%I', nspname, conname), ', ')
+           from pg_catalog.pg_constraint
+           join pg_catalog.pg_namespace
+             on pg_namespace.oid = connamespace
+          where condeferred
+            and not pg_is_other_temp_schema(connamespace)",
+    );
+    if !identity::transaction_has_written() {
+        return Ok(());
+    }
+    spi::execute("set constraints all immediate", &[])?;
+    // The extension's owner may look into every schema; nothing fires by this.
+    identity::as_user(identity::extension_owner()?, || {
+        if let Some(Some(names)) = DEFERRED.first(&[], |row| row.get::<String>(1))? {
+            spi::execute(&format!("set constraints {names} deferred"), &[])?;
+        }
+        Ok(())
+    })
+}
+
 /// Fires now, as the owner, the triggers on our tables that wait for the end of the transaction.
 ///
 /// There they would run as whoever commits, and after a failure there would be nobody left to

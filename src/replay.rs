@@ -18,6 +18,7 @@ fn replay_event(environment: Option<&str>, stripe_event_id: Option<&str>) -> Opt
         door::require_read_committed()?;
         let environment = connection::parse_environment(environment)?;
         let id = required("stripe_event_id", stripe_event_id)?;
+        door::fire_callers_deferred_triggers()?;
         as_owner(|| {
             let payload = payload(environment.as_str(), id)?;
             let clean = sanitize(&payload);

@@ -131,7 +131,10 @@ impl Delivery<'_> {
             event: &event,
             payload: self.payload,
         };
-        lock::waiting_at_most(LONGEST_WAIT, || as_owner(|| incoming.process()))
+        lock::waiting_at_most(LONGEST_WAIT, || {
+            door::fire_callers_deferred_triggers()?;
+            as_owner(|| incoming.process())
+        })
     }
 
     fn verify(&self) -> Result<Environment, Failure> {

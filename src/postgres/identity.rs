@@ -137,6 +137,12 @@ pub fn isolation_is_read_committed() -> bool {
     unsafe { pg_sys::XactIsoLevel < pg_sys::XACT_REPEATABLE_READ as c_int }
 }
 
+/// Has the transaction changed anything so far? If not, nothing waits for its end either.
+pub fn transaction_has_written() -> bool {
+    // SAFETY: reads a variable of this backend.
+    unsafe { pg_sys::GetTopTransactionIdIfAny() != pg_sys::TransactionId::INVALID }
+}
+
 /// Is the transaction, or the whole server, unable to write?
 pub fn transaction_is_read_only() -> bool {
     // SAFETY: reads variables of this backend.
