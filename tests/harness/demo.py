@@ -31,7 +31,6 @@ from harness.database import GATEWAY_ROLES, Database
 STATE = TARGET / "demo.json"
 """What runs, so that the next demo, or `stop`, can end it."""
 
-FAKE_LOG = TARGET / "demo-stripe.log"
 DATABASE = "shop"
 
 
@@ -54,9 +53,10 @@ def play() -> None:
             stripe = {"STRIPE_SECRET_KEY": key, "STRIPE_API_BASE": "https://api.stripe.com"}
         else:
             say("starting the fake Stripe (STRIPE_SECRET_KEY=sk_test_… tests/demo.sh plays with Stripe itself)")
-            fake, running["fake"] = _start_fake()
+            fake = start_fake(cluster.directory / "stripe.json")
+            running["fake"] = fake.pid
             STATE.write_text(json.dumps(running))
-            stripe = environment_of(fake)
+            stripe = environment_of(fake, cluster.directory / "stripe.json")
         shop = database.create(cluster, DATABASE, template="template0")
         shop.execute(GATEWAY_ROLES)
         say("tests/demo.sql")
@@ -72,12 +72,30 @@ def play() -> None:
     )
 
 
-def environment_of(fake: dict) -> dict[str, str]:
-    """The environment in which the story is played with a fake Stripe, from what that says of itself."""
+def start_fake(ready: Path) -> subprocess.Popen[bytes]:
+    """Starts a fake Stripe in the background, which says of itself in the file `ready` where it is."""
+    with ready.with_suffix(".log").open("w") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "fake_stripe", "--ready-file", str(ready)],
+            # It outlives the demo: it may neither hold its output open nor hear its Ctrl-C.
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def environment_of(fake: subprocess.Popen[bytes], ready: Path) -> dict[str, str]:
+    """Waits for a fake Stripe: the environment in which the story is played with it."""
+    while not ready.exists():
+        if fake.poll() is not None:
+            raise Unmet(f"The fake Stripe did not start:\n{ready.with_suffix('.log').read_text()}")
+        time.sleep(0.05)
+    said = json.loads(ready.read_text())
     return {
-        "STRIPE_SECRET_KEY": fake["test_key"],
-        "STRIPE_API_BASE": fake["base_url"],
-        "FAKE_STRIPE_CONTROL": fake["control_url"],
+        "STRIPE_SECRET_KEY": said["test_key"],
+        "STRIPE_API_BASE": said["base_url"],
+        "FAKE_STRIPE_CONTROL": said["control_url"],
     }
 
 
@@ -136,24 +154,6 @@ def stop() -> None:
     [installation] = postgres.at_hand([running["major"]])
     Cluster(installation, directory=Path(running["directory"])).remove()
     STATE.unlink()
-
-
-def _start_fake() -> tuple[dict, int]:
-    """Starts the fake Stripe in the background: what it says of itself, and its process id."""
-    with FAKE_LOG.open("w") as log:
-        fake = subprocess.Popen(
-            [sys.executable, "-m", "fake_stripe"],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            # Ctrl-C ends the demo's script, not what the reader goes on with.
-            start_new_session=True,
-        )
-    while fake.poll() is None:
-        if (said := FAKE_LOG.read_text()).endswith("\n"):
-            return json.loads(said), fake.pid
-        time.sleep(0.05)
-    raise Unmet(f"The fake Stripe did not start:\n{FAKE_LOG.read_text()}")
 
 
 class Stripe:
