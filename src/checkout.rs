@@ -14,7 +14,7 @@ use crate::postgres::spi::{Composite, Row, Statement};
 use crate::postgres::{identity, lock, sealed};
 use crate::prices;
 use crate::proof;
-use crate::stripe_errors::failure;
+use crate::stripe_errors::{failure, is_missing};
 use pgrx::{JsonB, Uuid, pg_extern};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -57,7 +57,11 @@ fn create_checkout_session(
             request_hash: request.canonical_hash(),
             request,
         };
-        lock::waiting_at_most(settings::http_timeout(), || checkout.run()).map(Some)
+        let (row, failed) = lock::waiting_at_most(settings::http_timeout(), || checkout.run())?;
+        if let Some(failure) = failed {
+            door::respond_with(&failure)?;
+        }
+        Ok(Some(row))
     })
 }
 
@@ -80,7 +84,7 @@ pub fn refused_argument(invalid: Invalid) -> Failure {
     }
 }
 
-/// Each generation costs a request to Stripe, and the statement has a timeout.
+/// Each generation costs a request to Stripe, and the call has one budget.
 const GENERATIONS_PER_CALL: u32 = 4;
 
 struct Checkout {
@@ -104,33 +108,60 @@ struct Session {
 enum Outcome {
     /// It is what the caller gets.
     Settled,
+    /// It is what the caller gets, marked as failed.
+    Recorded(Failure),
     /// It is over: the next one is to be tried.
     Over,
 }
 
 impl Checkout {
-    fn run(&self) -> Result<Composite, Failure> {
-        let mut generation = match self.latest()? {
+    /// The row to return, and the failure that it records.
+    fn run(&self) -> Result<(Composite, Option<Failure>), Failure> {
+        let first = match self.latest()? {
             Some(latest) => latest,
-            None => self.generation(1)?,
+            None => (self.derived(1)?, 1),
         };
-        for _ in 0..GENERATIONS_PER_CALL {
-            let is_new = self.insert(&generation)?;
-            let session = self.session(generation.0)?;
-            if !is_new {
-                self.require_same_request(&session)?;
-            }
-            match as_owner(|| self.settle(&session))? {
-                Outcome::Settled => return self.row(session.id),
-                Outcome::Over => generation = self.generation(session.generation + 1)?,
-            }
+        let mut session = self.claim(first)?;
+        if session.is_paid() {
+            return Ok((self.row(session.id)?, None));
         }
-        Err(Failure::new(
-            SqlState::BAD_GATEWAY,
-            "no_session",
-            "Stripe answered every attempt at this session with an outcome of an earlier one",
-        )
-        .hint("Try again with another idempotency key."))
+        connection::with_client(self.environment, |client| {
+            for tries_left in (0..GENERATIONS_PER_CALL).rev() {
+                let is_last = tries_left == 0;
+                match as_owner(|| self.settle(client, &session, is_last))? {
+                    Outcome::Settled => return Ok((self.row(session.id)?, None)),
+                    Outcome::Recorded(failure) => {
+                        return Ok((self.row(session.id)?, Some(failure)));
+                    }
+                    Outcome::Over => {
+                        let next = session.generation + 1;
+                        // An outage leaves stored errors under one derived id after the other, and
+                        // a key that only led to those would be of no use for a day.
+                        let id = match tries_left {
+                            1 => random(),
+                            _ => self.derived(next)?,
+                        };
+                        session = self.claim((id, next))?;
+                    }
+                }
+            }
+            Err(Failure::new(
+                SqlState::BAD_GATEWAY,
+                "no_session",
+                "every session that Stripe made for this was closed at once",
+            ))
+        })
+    }
+
+    /// Makes the row of a generation the caller's, if their policies allow it, or finds it made by
+    /// an equal request.
+    fn claim(&self, generation: (Uuid, i32)) -> Result<Session, Failure> {
+        let is_new = self.insert(generation)?;
+        let session = self.session(generation.0)?;
+        if !is_new {
+            self.require_same_request(&session)?;
+        }
+        Ok(session)
     }
 
     /// The newest generation of the slot, by the columns that are stored, so that a restore under
@@ -166,38 +197,29 @@ impl Checkout {
     }
 
     /// The id of a generation. It is an HMAC, so that nobody can insert a row in its place first.
-    fn generation(&self, number: i32) -> Result<(Uuid, i32), Failure> {
-        let id = match self.request.idempotency_key.as_deref() {
-            None => *uuid::Uuid::new_v4().as_bytes(),
-            Some(key) => {
-                let (subject_type, subject_id) = self.subject();
-                let slot: [&str; 3] = match (subject_type, subject_id) {
-                    (Some(kind), Some(id)) => ["subject", kind, id],
-                    _ => ["requester", &self.requested_by, ""],
-                };
-                let generation = number.to_string();
-                let parts = [
-                    self.environment.as_str(),
-                    slot[0],
-                    slot[1],
-                    slot[2],
-                    key,
-                    &generation,
-                ];
-                let derived = sealed::derive("checkout session", &parts)?;
-                let mut id = [0; 16];
-                id.copy_from_slice(&derived[..16]);
-                *uuid::Builder::from_custom_bytes(id).into_uuid().as_bytes()
-            }
+    fn derived(&self, generation: i32) -> Result<Uuid, Failure> {
+        let Some(key) = self.request.idempotency_key.as_deref() else {
+            return Ok(random());
         };
-        Ok((Uuid::from_bytes(id), number))
+        let slot = match self.subject() {
+            (Some(kind), Some(id)) => ["subject", kind, id],
+            _ => ["requester", &self.requested_by, ""],
+        };
+        let [owner, kind, id] = slot;
+        let number = generation.to_string();
+        let parts = [self.environment.as_str(), owner, kind, id, key, &number];
+        let derived = sealed::derive("checkout session", &parts)?;
+        let mut id = [0; 16];
+        id.copy_from_slice(&derived[..16]);
+        let id = uuid::Builder::from_custom_bytes(id).into_uuid();
+        Ok(Uuid::from_bytes(*id.as_bytes()))
     }
 
     /// The caller's own INSERT, which needs no more than the INSERT right and an INSERT policy that
     /// passes, also when the row is there already. Waits for a twin that is not committed yet.
     ///
     /// A conflict target or RETURNING would ask for SELECT too.
-    fn insert(&self, &(id, generation): &(Uuid, i32)) -> Result<bool, Failure> {
+    fn insert(&self, (id, generation): (Uuid, i32)) -> Result<bool, Failure> {
         static INSERT: Statement = Statement::new(
             "insert into payments.checkout_sessions (
                  id, environment, mode, subject_type, subject_id, customer_email, line_items,
@@ -254,7 +276,8 @@ impl Checkout {
             Failure::new(
                 SqlState::PREREQUISITE_STATE,
                 "row_skipped",
-                "a trigger on payments.checkout_sessions skipped the row",
+                "the row was not inserted: a trigger or a unique index of your own on \
+                 payments.checkout_sessions kept it out",
             )
         })
     }
@@ -272,99 +295,111 @@ impl Checkout {
     }
 
     /// Brings a generation to where it can be returned, or says that it is over.
-    fn settle(&self, session: &Session) -> Result<Outcome, Failure> {
+    fn settle(
+        &self,
+        client: &Client,
+        session: &Session,
+        is_last: bool,
+    ) -> Result<Outcome, Failure> {
         match session.status.as_str() {
-            "initialized" => self.start(session),
-            "open" => self.look_again(session),
-            "completed" => self.completed(session),
+            "initialized" => match self.start(client, session, is_last) {
+                Err(failure) => self.give_up(session, failure),
+                outcome => outcome,
+            },
+            "open" => self.look_again(client, session),
+            "completed" => self.completed(client, session),
             _ => Ok(Outcome::Over),
         }
     }
 
     /// Without webhooks an open row may have been paid or have expired long ago.
-    fn look_again(&self, session: &Session) -> Result<Outcome, Failure> {
+    ///
+    /// If Stripe does not say, that is raised in any case: the row is as good as before, and marked
+    /// as failed it would make room for a second session beside one that can be paid.
+    fn look_again(&self, client: &Client, session: &Session) -> Result<Outcome, Failure> {
         let Some(stripe_session) = &session.stripe_session else {
             return Ok(Outcome::Over);
         };
-        let observed = connection::with_client(self.environment, |client| {
-            door::fetch(client, self.environment, "checkout.session", stripe_session)
-        });
-        match observed {
-            Ok(_) => self.settled_as_it_stands(session.id),
-            Err(failure) => self.give_up(session, failure),
+        match door::fetch(client, self.environment, "checkout.session", stripe_session) {
+            Ok(_) => self.settled_as_it_stands(client, session.id),
+            // Test data can be deleted as a whole.
+            Err(failure) if is_missing(&failure) => {
+                record_failure(self.environment, session.id, &failure.message)?;
+                Ok(Outcome::Over)
+            }
+            Err(failure) => Err(failure),
         }
     }
 
-    fn settled_as_it_stands(&self, id: Uuid) -> Result<Outcome, Failure> {
+    fn settled_as_it_stands(&self, client: &Client, id: Uuid) -> Result<Outcome, Failure> {
         let session = self.session(id)?;
         match session.status.as_str() {
             "open" => Ok(Outcome::Settled),
-            "completed" => self.completed(&session),
+            "completed" => self.completed(client, &session),
             _ => Ok(Outcome::Over),
         }
     }
 
-    /// What is paid stays paid for its key; a subscription can be bought again once it has ended.
-    fn completed(&self, session: &Session) -> Result<Outcome, Failure> {
-        static ENDED: Statement = Statement::new(
-            "select status in ('canceled', 'incomplete_expired')
-               from payments.subscriptions
-              where environment = $1
-                and stripe_subscription_id = $2",
-        );
+    /// What is paid stays paid for its key; a subscription can be bought again once it has ended,
+    /// which Stripe is asked about unless a webhook has told.
+    fn completed(&self, client: &Client, session: &Session) -> Result<Outcome, Failure> {
         let Some(subscription) = session.stripe_subscription.as_deref() else {
             return Ok(Outcome::Settled);
         };
-        let environment = self.environment.as_str();
-        let ended = ENDED.first(&[environment.into(), subscription.into()], |row| {
-            row.required(1)
-        })?;
-        match ended {
-            Some(true) => Ok(Outcome::Over),
-            _ => Ok(Outcome::Settled),
+        if self.has_ended(subscription)? {
+            return Ok(Outcome::Over);
+        }
+        match door::fetch(client, self.environment, "subscription", subscription) {
+            Ok(_) if !self.has_ended(subscription)? => Ok(Outcome::Settled),
+            Ok(_) => Ok(Outcome::Over),
+            Err(failure) if is_missing(&failure) => Ok(Outcome::Over),
+            Err(failure) => Err(failure),
         }
     }
 
+    fn has_ended(&self, subscription: &str) -> Result<bool, Failure> {
+        static ENDED: Statement = Statement::new(
+            "select
+               from payments.subscriptions
+              where environment = $1
+                and stripe_subscription_id = $2
+                and status in ('canceled', 'incomplete_expired')",
+        );
+        Ok(ENDED.execute(&[self.environment.as_str().into(), subscription.into()])? > 0)
+    }
+
     /// Has Stripe make the session.
-    fn start(&self, session: &Session) -> Result<Outcome, Failure> {
-        let started = connection::with_client(self.environment, |client| {
-            let customer = self.customer(client)?;
-            let prices = prices::resolve(client, self.environment, &self.request)?;
-            let parameters = self
-                .request
-                .session_parameters(
-                    &prices,
-                    customer.as_deref(),
-                    &session.id.to_string(),
-                    &self.marks(session)?,
-                )
-                .map_err(refused_argument)?;
-            let key = format!("payments-checkout-{}", session.id);
-            match client.post("/v1/checkout/sessions", &parameters, &key) {
-                Ok(answer) => {
-                    door::take_answer(client, self.environment, answer)?;
-                    Ok(true)
-                }
-                // Only another key can get another answer than the one Stripe remembers.
-                Err(error) if is_stuck(&error) => {
-                    record_failure(self.environment, session.id, &error.to_string())?;
-                    Ok(false)
-                }
-                Err(error) => {
-                    if let (true, Some(customer)) = (names_customer(&error), customer) {
-                        door::fetch(client, self.environment, "customer", &customer)?;
-                        record_failure(self.environment, session.id, &error.to_string())?;
-                        return Ok(false);
-                    }
-                    Err(failure(error))
-                }
+    fn start(&self, client: &Client, session: &Session, is_last: bool) -> Result<Outcome, Failure> {
+        let customer = self.customer(client)?;
+        let prices = prices::resolve(client, self.environment, &self.request)?;
+        let parameters = self
+            .request
+            .session_parameters(
+                &prices,
+                customer.as_deref(),
+                &session.id.to_string(),
+                &self.marks(session)?,
+            )
+            .map_err(refused_argument)?;
+        let key = format!("payments-checkout-{}", session.id);
+        let error = match client.post("/v1/checkout/sessions", &parameters, &key) {
+            Ok(answer) => {
+                door::take_answer(client, self.environment, answer)?;
+                return self.settled_as_it_stands(client, session.id);
             }
-        });
-        match started {
-            Ok(true) => self.settled_as_it_stands(session.id),
-            Ok(false) => Ok(Outcome::Over),
-            Err(failure) => self.give_up(session, failure),
+            Err(error) => error,
+        };
+        match customer {
+            _ if is_last => return Err(failure(error)),
+            // Only another key can get another answer than the one Stripe remembers.
+            _ if is_stuck(&error) => (),
+            Some(customer) if names_customer(&error) => {
+                door::fetch(client, self.environment, "customer", &customer)?;
+            }
+            _ => return Err(failure(error)),
         }
+        record_failure(self.environment, session.id, &error.to_string())?;
+        Ok(Outcome::Over)
     }
 
     fn customer(&self, client: &Client) -> Result<Option<String>, Failure> {
@@ -419,8 +454,7 @@ impl Checkout {
             return Err(failure);
         }
         record_failure(self.environment, session.id, &failure.message)?;
-        door::respond_with(&failure)?;
-        Ok(Outcome::Settled)
+        Ok(Outcome::Recorded(failure))
     }
 
     fn row(&self, id: Uuid) -> Result<Composite, Failure> {
@@ -452,6 +486,17 @@ impl Checkout {
             subject.map(|subject| subject.id.as_str()),
         )
     }
+}
+
+impl Session {
+    /// Is it a purchase that is over and done with?
+    fn is_paid(&self) -> bool {
+        self.status == "completed" && self.stripe_subscription.is_none()
+    }
+}
+
+fn random() -> Uuid {
+    Uuid::from_bytes(*uuid::Uuid::new_v4().as_bytes())
 }
 
 /// Marks a session's row as failed. As the tables' owner.

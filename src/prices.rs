@@ -50,7 +50,8 @@ fn known(
            from payments.prices
           where environment = $1
             and not deleted
-            and (stripe_price_id = any ($2) or (active and lookup_key = any ($3)))",
+            and (stripe_price_id = any ($2) or (active and lookup_key = any ($3)))
+          order by updated_at nulls first",
     );
     let (mut ids, mut keys) = (Vec::new(), Vec::new());
     for price in wanted {

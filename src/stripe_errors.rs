@@ -36,6 +36,12 @@ pub fn failure(error: Error) -> Failure {
     }
 }
 
+/// Did Stripe say that there is no such object (any more)?
+pub fn is_missing(failure: &Failure) -> bool {
+    let code = failure.detail.get("stripe_code");
+    code.and_then(|code| code.as_str()) == Some("resource_missing")
+}
+
 fn message(error: &Error) -> String {
     match error {
         // Here Stripe quotes the key, masked; whoever reads it may not be who set it.

@@ -14,6 +14,7 @@ from harness import database
 from harness.cluster import Cluster
 from harness.database import Database
 from harness.postgres import Postgres, at_hand
+from shop import Shop
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -85,3 +86,9 @@ def stripe(db: Database) -> Iterator[FakeStripe]:
         with db.connect() as connection:
             connection.execute(statement.format(sql.Identifier(db.name), sql.Literal(fake.base_url)))
         yield fake
+
+
+@pytest.fixture
+def shop(db: Database, stripe: FakeStripe) -> Shop:
+    """An app on `db` that sells through the fake Stripe."""
+    return Shop(db, stripe)
