@@ -133,16 +133,7 @@ impl Checkout {
                     Outcome::Recorded(failure) => {
                         return Ok((self.row(session.id)?, Some(failure)));
                     }
-                    Outcome::Over => {
-                        let next = session.generation + 1;
-                        // An outage leaves stored errors under one derived id after the other, and
-                        // a key that only led to those would be of no use for a day.
-                        let id = match tries_left {
-                            1 => random(),
-                            _ => self.derived(next)?,
-                        };
-                        session = self.claim((id, next))?;
-                    }
+                    Outcome::Over => session = self.claim(self.next(&session, tries_left)?)?,
                 }
             }
             Err(Failure::new(
@@ -151,6 +142,24 @@ impl Checkout {
                 "every session that Stripe made for this was closed at once",
             ))
         })
+    }
+
+    /// The generation after this one; a twin that we waited for may have made it already.
+    ///
+    /// The last one that a call tries is nobody's: an outage leaves stored errors under one derived
+    /// id after the other, and a key that only led to those would be of no use for a day.
+    fn next(&self, session: &Session, tries_left: u32) -> Result<(Uuid, i32), Failure> {
+        if let Some(latest) = self.latest()?
+            && latest.1 > session.generation
+        {
+            return Ok(latest);
+        }
+        let number = session.generation + 1;
+        let id = match tries_left {
+            ..=1 => random(),
+            _ => self.derived(number)?,
+        };
+        Ok((id, number))
     }
 
     /// Makes the row of a generation the caller's, if their policies allow it, or finds it made by
