@@ -398,14 +398,17 @@ impl Checkout {
             }
             Err(error) => error,
         };
-        match customer {
-            _ if is_last => return Err(failure(error)),
-            // Only another key can get another answer than the one Stripe remembers.
-            _ if is_stuck(&error) => (),
-            Some(customer) if names_customer(&error) => {
-                door::fetch(client, self.environment, "customer", &customer)?;
-            }
-            _ => return Err(failure(error)),
+        // Only another key can get another answer than the one Stripe remembers, or ask for another
+        // customer than one that was deleted.
+        let helps = is_stuck(&error)
+            || match &customer {
+                Some(customer) if customers::is_unknown(&error) => {
+                    customers::is_deleted(client, self.environment, customer)?
+                }
+                _ => false,
+            };
+        if is_last || !helps {
+            return Err(failure(error));
         }
         record_failure(self.environment, session.id, &error.to_string())?;
         Ok(Outcome::Over)
@@ -525,10 +528,4 @@ fn record_failure(environment: Environment, id: Uuid, message: &str) -> Result<(
 /// Will Stripe give the same answer for this idempotency key until it forgets it?
 fn is_stuck(error: &stripe::Error) -> bool {
     error.is_replayed() || matches!(error, stripe::Error::IdempotencyMismatch(_))
-}
-
-/// Was the customer deleted at Stripe, unknown to us?
-fn names_customer(error: &stripe::Error) -> bool {
-    let param = error.refusal().and_then(|refusal| refusal.param.as_deref());
-    error.resource_missing() && param == Some("customer")
 }

@@ -161,7 +161,7 @@ fn create(
             Err(error) if error.is_replayed() => continue,
             Err(error) => return Err(failure(error)),
         };
-        if !is_deleted(&customer) {
+        if !says_deleted(&customer) {
             return door::id_of(&customer);
         }
     }
@@ -170,11 +170,24 @@ fn create(
     ))
 }
 
-fn is_deleted(object: &Map<String, Value>) -> bool {
-    object
-        .get("deleted")
-        .and_then(Value::as_bool)
-        .unwrap_or(false)
+/// Does Stripe not know the customer that a request named?
+pub fn is_unknown(error: &stripe::Error) -> bool {
+    let param = error.refusal().and_then(|refusal| refusal.param.as_deref());
+    error.resource_missing() && param == Some("customer")
+}
+
+/// Asks Stripe whether a customer was deleted, and keeps the answer.
+pub fn is_deleted(
+    client: &Client,
+    environment: Environment,
+    customer: &str,
+) -> Result<bool, Failure> {
+    let customer = door::fetch(client, environment, "customer", customer)?;
+    Ok(says_deleted(&customer))
+}
+
+fn says_deleted(customer: &Map<String, Value>) -> bool {
+    customer.get("deleted").and_then(Value::as_bool) == Some(true)
 }
 
 /// A null would clear a field rather than leave it out.

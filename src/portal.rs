@@ -11,8 +11,9 @@ use crate::postgres::settings::{self, OnError};
 use crate::postgres::spi::{Composite, Statement};
 use crate::stripe_errors::failure;
 use pgrx::{JsonB, Uuid, pg_extern};
-use stripe::Environment;
+use serde_json::Value;
 use stripe::portal::{Arguments, Request};
+use stripe::{Client, Environment};
 
 #[pg_extern(sql = false)]
 fn create_customer_portal_session(
@@ -89,32 +90,17 @@ fn open(environment: Environment, id: Uuid, request: &Request) -> Result<(), Fai
           where environment = $1
             and id = $2",
     );
-    let customer = customers::mapped(environment, &request.subject)?.ok_or_else(no_customer)?;
-    let subscription = match request.needs_subscription() {
-        true => {
-            let live = customers::live_subscription(environment, &request.subject, &customer)?;
-            Some(live.ok_or_else(no_subscription)?)
+    let (customer, url) = connection::with_client(environment, |client| {
+        loop {
+            let customer = customers::mapped(environment, &request.subject)?;
+            let customer = customer.ok_or_else(no_customer)?;
+            match ask(client, environment, id, request, &customer)? {
+                Some(url) => return Ok((customer, url)),
+                // Deleted, and nobody told us: the subject's next customer, or none, is the answer.
+                None => continue,
+            }
         }
-        false => None,
-    };
-    let parameters = request.session_parameters(&customer, subscription.as_deref());
-    let key = format!("payments-portal-{id}");
-    let answer = connection::with_client(environment, |client| {
-        client
-            .post("/v1/billing_portal/sessions", &parameters, &key)
-            .map_err(failure)
     })?;
-    let url = answer
-        .body
-        .get("url")
-        .and_then(|url| url.as_str())
-        .ok_or_else(|| {
-            Failure::new(
-                SqlState::BAD_GATEWAY,
-                "malformed_answer",
-                "Stripe made a portal session without a url",
-            )
-        })?;
     CREATED.execute(&[
         environment.as_str().into(),
         id.into(),
@@ -122,6 +108,44 @@ fn open(environment: Environment, id: Uuid, request: &Request) -> Result<(), Fai
         url.into(),
     ])?;
     Ok(())
+}
+
+/// Asks for the session of a customer: its url, or None where the customer turned out to be deleted.
+fn ask(
+    client: &Client,
+    environment: Environment,
+    id: Uuid,
+    request: &Request,
+    customer: &str,
+) -> Result<Option<String>, Failure> {
+    let subscription = match request.needs_subscription() {
+        true => {
+            let live = customers::live_subscription(environment, &request.subject, customer)?;
+            Some(live.ok_or_else(no_subscription)?)
+        }
+        false => None,
+    };
+    let parameters = request.session_parameters(customer, subscription.as_deref());
+    let key = format!("payments-portal-{id}-{customer}");
+    let answer = match client.post("/v1/billing_portal/sessions", &parameters, &key) {
+        Ok(answer) => answer,
+        Err(error) if customers::is_unknown(&error) => {
+            return match customers::is_deleted(client, environment, customer)? {
+                true => Ok(None),
+                false => Err(failure(error)),
+            };
+        }
+        Err(error) => return Err(failure(error)),
+    };
+    let url = answer.body.get("url").and_then(Value::as_str);
+    let url = url.ok_or_else(|| {
+        Failure::new(
+            SqlState::BAD_GATEWAY,
+            "malformed_answer",
+            "Stripe made a portal session without a url",
+        )
+    })?;
+    Ok(Some(url.to_owned()))
 }
 
 fn no_customer() -> Failure {
