@@ -1,6 +1,7 @@
 //! What the mirrored objects mean: pure functions from them, and from our own rows, to the rows
 //! that apps see. Same facts in, same rows out, ids and times included.
 
+mod bill;
 pub(crate) mod catalog;
 pub(crate) mod checkout;
 pub(crate) mod customer;
@@ -8,6 +9,7 @@ pub(crate) mod dispute;
 pub(crate) mod group;
 pub(crate) mod invoice;
 pub(crate) mod money;
+mod payer;
 pub(crate) mod payment;
 pub(crate) mod subject;
 pub(crate) mod subscription;

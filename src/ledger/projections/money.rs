@@ -14,6 +14,11 @@ pub(crate) fn captured(charge: &Member) -> Option<i64> {
     body.int("amount_captured").or_else(|| body.int("amount"))
 }
 
+/// Amounts added up. Stripe sends none near the limit, and nothing it sends may stop an event.
+pub(crate) fn sum(amounts: impl Iterator<Item = i64>) -> i64 {
+    amounts.fold(0, i64::saturating_add)
+}
+
 /// What went back to the buyer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Refunds {
@@ -24,7 +29,7 @@ pub(crate) struct Refunds {
 
 impl Refunds {
     pub fn add(&mut self, other: Self) {
-        self.total += other.total;
+        self.total = self.total.saturating_add(other.total);
         self.last = self.last.max(other.last);
     }
 }
@@ -61,7 +66,7 @@ fn releases(refund: &Member, charge: &Member) -> bool {
 
 fn uncaptured(charge: &Member) -> i64 {
     let amount = charge.body().int("amount").unwrap_or_default();
-    captured(charge).map_or(0, |captured| amount - captured)
+    captured(charge).map_or(0, |captured| amount.saturating_sub(captured))
 }
 
 /// What went back of one charge.
@@ -78,17 +83,12 @@ fn refunded(group: &Group, charge: &Member) -> Refunds {
     refunds.retain(|refund| refund.links.charge.as_deref() == Some(charge.id()));
     let amount = |refund: &Member| refund.body().int("amount").unwrap_or_default();
     let counts = |refund: &&&Member| fate(refund, Some(charge)) != Fate::Nothing;
-    let known: i64 = refunds
-        .iter()
-        .filter(counts)
-        .map(|refund| amount(refund))
-        .sum();
-    let failed_since: i64 = refunds
+    let known = sum(refunds.iter().filter(counts).map(|refund| amount(refund)));
+    let failed_since = refunds
         .iter()
         .filter(|refund| matches!(refund.status(), Some("failed" | "canceled")))
-        .filter(|refund| refund.object.as_of >= charge.object.as_of)
-        .map(|refund| amount(refund))
-        .sum();
+        .filter(|refund| refund.object.as_of >= charge.object.as_of);
+    let failed_since = sum(failed_since.map(|refund| amount(refund)));
     let mut said = charge.body().int("amount_refunded").unwrap_or_default();
     // The remainder that a capture left counts as refunded in versions before basil only. Those
     // are known by the field that basil took away, by the refund itself, or by the total.
@@ -97,9 +97,9 @@ fn refunded(group: &Group, charge: &Member) -> Refunds {
         || said > captured
         || refunds.iter().any(|refund| releases(refund, charge));
     if left > 0 && counted {
-        said = (said - left).max(0);
+        said = said.saturating_sub(left).max(0);
     }
-    let total = known.max(said - failed_since).max(0);
+    let total = known.max(said.saturating_sub(failed_since)).max(0);
     let last = refunds
         .iter()
         .filter(counts)

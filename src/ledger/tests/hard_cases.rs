@@ -1183,6 +1183,25 @@ fn refunds_unknown_to_us_count_as_the_charge_says() {
 }
 
 #[test]
+fn absurd_amounts_stop_nothing() {
+    let huge =
+        json!({"amount": i64::MAX, "amount_captured": i64::MAX, "amount_refunded": i64::MAX});
+    let least = json!({"amount": i64::MIN, "amount_received": i64::MIN});
+    let told = [
+        event(
+            8,
+            "payment_intent.succeeded",
+            with(intent("succeeded", 100), least),
+        ),
+        event(30, "charge.refunded", with(charge("succeeded"), huge)),
+        event(30, "refund.created", refund("re_1", i64::MAX, "succeeded")),
+        event(30, "refund.created", refund("re_2", i64::MAX, "succeeded")),
+        event(31, "refund.failed", refund("re_3", i64::MIN, "failed")),
+    ];
+    in_any_order(&empty(), &told, |store| drop(payment(store)));
+}
+
+#[test]
 fn the_refund_of_a_subscriptions_bill_belongs_to_the_bill() {
     let told = [
         event(7, "charge.succeeded", charge("succeeded")),
