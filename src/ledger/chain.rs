@@ -20,8 +20,24 @@ pub(crate) struct Change<'a> {
 /// depending on the order of arrival.
 pub(crate) fn end(changes: &BTreeSet<Change<'_>>, older: Option<Digest>) -> Option<Digest> {
     let (once, again) = steps(changes);
-    let all = [&once[..], &again[..]].concat();
-    path_end(&all, older).or_else(|| path_end(&once, older))
+    path_end(&[once, again].concat(), older)
+}
+
+/// Where the pieces end of a chain that has gaps: the states that lead to none but those that lead
+/// back. So a circle ends anywhere in it.
+pub(crate) fn loose_ends(changes: &BTreeSet<Change<'_>>) -> BTreeSet<Digest> {
+    let (once, _) = steps(changes);
+    let is_loose = |state: &Digest| {
+        let ahead = reachable(&once, *state);
+        ahead
+            .iter()
+            .all(|next| reachable(&once, *next).contains(state))
+    };
+    changes
+        .iter()
+        .map(|change| change.after)
+        .filter(is_loose)
+        .collect()
 }
 
 /// Whether the changes can be read in several ways.
@@ -43,7 +59,7 @@ fn steps(changes: &BTreeSet<Change<'_>>) -> (Vec<Step>, Vec<Step>) {
             false => once.push(step),
         }
     }
-    again.retain(|(before, after)| leads(&once, *after, *before));
+    again.retain(|(before, after)| reachable(&once, *after).contains(before));
     (once, again)
 }
 
@@ -67,8 +83,8 @@ fn path_end(steps: &[Step], older: Option<Digest>) -> Option<Digest> {
     }
 }
 
-fn leads(steps: &[Step], from: Digest, to: Digest) -> bool {
-    grow(from, steps, |reached, before, _| reached.contains(&before)).contains(&to)
+fn reachable(steps: &[Step], from: Digest) -> BTreeSet<Digest> {
+    grow(from, steps, |reached, before, _| reached.contains(&before))
 }
 
 fn is_connected(steps: &[Step]) -> bool {

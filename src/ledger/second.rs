@@ -97,7 +97,7 @@ fn last<'a>(
     let changes = changes(&last);
     let ends = match chain::end(&changes, older) {
         Some(end) => BTreeSet::from([end]),
-        None => loose_ends(&changes),
+        None => chain::loose_ends(&changes),
     };
     // What is left of the changes can be older than the answer that made them the rest.
     last.retain(|candidate| {
@@ -118,16 +118,6 @@ fn changes<'a>(candidates: &[&'a Candidate<'a>]) -> BTreeSet<Change<'a>> {
         })
     };
     candidates.iter().filter_map(change).collect()
-}
-
-/// Where the pieces of a chain end that has gaps; everywhere, if they run in circles.
-fn loose_ends(changes: &BTreeSet<Change>) -> BTreeSet<Digest> {
-    let left: BTreeSet<_> = changes.iter().map(|change| change.before).collect();
-    let reached: BTreeSet<_> = changes.iter().map(|change| change.after).collect();
-    match reached.is_subset(&left) {
-        true => reached,
-        false => reached.difference(&left).copied().collect(),
-    }
 }
 
 fn is_passed(candidate: &Candidate, changes: &BTreeSet<Change>, ends: &BTreeSet<Digest>) -> bool {

@@ -312,33 +312,33 @@ fn what_one_version_dropped_is_kept_from_another() {
 
 #[test]
 fn a_dropped_field_is_taken_from_the_newest_that_has_it() {
-    let with_link = |name: &str, link: Option<&str>| {
+    let with_link = |name: &str, link: &str| {
         let mut body = product(name);
-        if let Some(link) = link {
-            body["link"] = link.into();
-        }
+        body["link"] = link.into();
         body
     };
-    let object = in_every_order(&[
-        event(10, "product.updated", with_link("a", Some("first"))),
-        update(
-            "e1",
-            11,
-            "product.updated",
-            with_link("b", Some("second")),
-            json!({"name": "a"}),
-        ),
-        update(
-            "e2",
-            11,
-            "product.updated",
-            with_link("c", Some("third")),
-            json!({"name": "b", "link": "second"}),
-        ),
-        event(12, "product.updated", with_link("d", None)),
-    ]);
-    assert_eq!(object.body["link"], "third");
-    named(&object, "d");
+    for [first, second, third] in [["a", "b", "c"], ["c", "b", "a"], ["b", "c", "a"]] {
+        let object = in_every_order(&[
+            event(10, "product.updated", with_link("x", first)),
+            update(
+                "e1",
+                11,
+                "product.updated",
+                with_link("y", second),
+                json!({"link": first}),
+            ),
+            update(
+                "e2",
+                11,
+                "product.updated",
+                with_link("y", third),
+                json!({"link": second}),
+            ),
+            event(12, "product.updated", product("z")),
+        ]);
+        assert_eq!(object.body["link"], third);
+        named(&object, "z");
+    }
 }
 
 #[test]
@@ -463,6 +463,29 @@ fn a_chain_with_a_gap_is_undecided_until_the_gap_is_filled() {
 }
 
 #[test]
+fn what_a_piece_of_a_chain_passes_is_not_its_end() {
+    for passed in ["b", "f", "g", "h", "i", "j"] {
+        let object = in_every_order(&[
+            renamed("e1", "a", passed),
+            renamed("e2", passed, "c"),
+            renamed("e3", "d", "e"),
+        ]);
+        assert_ne!(object.body["name"], passed);
+        assert!(object.undecided);
+    }
+}
+
+#[test]
+fn a_circle_apart_from_the_rest_decides_nothing() {
+    let apart = [
+        renamed("e1", "a", "b"),
+        renamed("e2", "b", "a"),
+        renamed("e3", "c", "d"),
+    ];
+    assert!(in_every_order(&apart).undecided);
+}
+
+#[test]
 fn nulls_and_absence_are_one_in_previous_attributes() {
     let with_price = |price: Value| json!({"object": "product", "id": "prod_1", "created": 1, "default_price": price});
     let object = in_every_order(&[
@@ -533,6 +556,40 @@ fn our_answer_outranks_what_was_mirrored_before_it_was_sent() {
     }
     let fetch = fetched(9, product("asked"), mark());
     named(&in_every_order(&[&seen[..], &[fetch]].concat()), "asked");
+}
+
+#[test]
+fn our_answer_can_say_what_the_object_had_been_before() {
+    let seen = [renamed("e1", "a", "ours"), renamed("e2", "ours", "b")];
+    let answer = answered(10, product("ours"), Some(join(&seen).mark()));
+    let own = renamed("e3", "b", "ours");
+    named(
+        &in_every_order(&[&seen[..], std::slice::from_ref(&answer)].concat()),
+        "ours",
+    );
+    named(
+        &in_every_order(&[&seen[..], &[answer, own]].concat()),
+        "ours",
+    );
+}
+
+#[test]
+fn a_change_that_came_late_may_be_older_than_the_answer() {
+    let known = renamed("e2", "b", "a");
+    let asked = fetched(10, product("a"), knowing(&known));
+    let late = renamed("e1", "a", "b");
+    assert!(in_every_order(&[known, asked, late]).undecided);
+}
+
+#[test]
+fn asking_again_settles_an_event_that_came_while_asking() {
+    let seen = event(10, "product.updated", product("seen"));
+    let asked = fetched(10, product("asked"), knowing(&seen));
+    let other = event(10, "product.updated", product("other"));
+    let told = [seen, asked, other];
+    assert!(in_every_order(&told).undecided);
+    let again = fetched(10, product("again"), Some(join(&told).mark()));
+    named(&in_every_order(&[&told[..], &[again]].concat()), "again");
 }
 
 #[test]
@@ -639,6 +696,17 @@ fn what_comes_with_a_creation_is_not_itself_created_by_it() {
         object.body["quantity"], 1,
         "an event beats a page of the same second"
     );
+}
+
+#[test]
+fn a_type_is_not_created_by_the_event_of_a_type_that_ends_alike() {
+    let card =
+        |last4: &str| json!({"object": "card", "id": "card_1", "created": 1, "last4": last4});
+    let object = in_every_order(&[
+        event(10, "issuing_card.created", card("0001")),
+        listed(10, card("0002")),
+    ]);
+    assert_eq!(object.body["last4"], "0001");
 }
 
 #[test]
