@@ -351,85 +351,84 @@ impl<'s, S: Store> Run<'s, S> {
             .map(|item| (item.key.id.clone(), item))
             .collect();
 
-        let texts = |ids: Vec<String>| ids.into_iter().map(Cell::Text);
-        let of_ids = || texts(ids.iter().cloned().collect());
-        let customers: Vec<_> = subscriptions
+        let texts = |ids: BTreeSet<String>| ids.into_iter().map(Cell::Text);
+        let customers = subscriptions
             .iter()
             .filter_map(|s| Links::of(s).customer)
             .collect();
         let rows = self.find_rows(&[
-            question::<Subscription>("stripe_subscription_id", of_ids()),
-            question::<SubscriptionItem>("stripe_subscription_id", of_ids()),
-            question::<CheckoutSession>("stripe_subscription_id", of_ids()),
+            question::<Subscription>("stripe_subscription_id", texts(ids.clone())),
+            question::<SubscriptionItem>("stripe_subscription_id", texts(ids.clone())),
+            question::<CheckoutSession>("stripe_subscription_id", texts(ids)),
             question::<CustomerMapping>("stripe_customer_id", texts(customers)),
         ])?;
+        let were = by(&rows, |row: &Subscription| {
+            Some(row.stripe_subscription_id.clone())
+        });
+        let items_were = by(&rows, |row: &SubscriptionItem| {
+            row.stripe_subscription_id.clone()
+        });
+        let sessions = by(&rows, |row: &CheckoutSession| {
+            row.stripe_subscription_id.clone()
+        });
+        let mappings = by(&rows, |row: &CustomerMapping| {
+            Some(row.stripe_customer_id.clone())
+        });
         let mut owners = Owners::default();
-        let mappings: Vec<_> = rows.iter().filter_map(CustomerMapping::from_row).collect();
         mappings
-            .iter()
+            .values()
+            .flatten()
             .cloned()
             .for_each(|mapping| owners.add_mapping(mapping));
         let mut moved = BTreeSet::new();
         for object in &subscriptions {
             let id = &object.key.id;
-            let by_checkout = rows
-                .iter()
-                .filter_map(CheckoutSession::from_row)
-                .find(|row| row.stripe_subscription_id.as_ref() == Some(id))
-                .and_then(|row| Subject::of(&row.subject_type, &row.subject_id));
+            let by_checkout = of(&sessions, id).first();
+            let by_checkout =
+                by_checkout.and_then(|row| Subject::of(&row.subject_type, &row.subject_id));
             let row = subscription::subscription(&self.environment, object, by_checkout, &owners);
-            let was = rows
-                .iter()
-                .filter_map(Subscription::from_row)
-                .find(|was| was.stripe_subscription_id == *id);
-            let subject = |row: &Subscription| (row.subject_type.clone(), row.subject_id.clone());
-            if was.as_ref().map_or((None, None), subject) != subject(&row) {
+            let was = of(&were, id).first();
+            let subject = |row: &Subscription| Subject::of(&row.subject_type, &row.subject_id);
+            if was.and_then(subject) != subject(&row) {
                 moved.insert(id.clone());
             }
-            if let Some(customer) = row.stripe_customer_id.clone() {
-                let named = customer::subject_of_subscription(&row);
-                let renamed = was.as_ref().and_then(customer::subject_of_subscription) != named
-                    && was.is_some();
-                let of_customer: Vec<_> = mappings
-                    .iter()
-                    .filter(|mapping| mapping.stripe_customer_id == customer)
-                    .cloned()
-                    .collect();
-                let covered = named
-                    .is_none_or(|named| customer::covered(&of_customer, &named, row.created_at));
-                if renamed || !covered {
-                    self.tasks.customers.insert(customer);
-                }
+            if let Some(customer) = &row.stripe_customer_id
+                && maps_anew(&row, was, of(&mappings, customer))
+            {
+                self.tasks.customers.insert(customer.clone());
             }
             self.draft(row.into_row());
-
-            let listed = subscription::items(&self.environment, object, &items);
-            let complete = !subscription::has_more_items(object);
-            self.due(object, (!complete).then_some(Due::Items));
-            for was in rows.iter().filter_map(SubscriptionItem::from_row) {
-                let of_this = was.stripe_subscription_id.as_ref() == Some(id);
-                let kept = listed.iter().any(|item| {
-                    item.stripe_subscription_item_id == was.stripe_subscription_item_id
-                });
-                if complete && of_this && !kept {
-                    self.remove(was.into_row());
-                }
-            }
-            listed
-                .into_iter()
-                .for_each(|item| self.draft(item.into_row()));
+            self.items(object, &items, of(&items_were, id));
         }
-        if !moved.is_empty() {
-            let moved =
-                question::<Invoice>("stripe_subscription_id", texts(moved.into_iter().collect()));
-            for invoice in self.find::<Invoice>(&[moved])? {
-                self.tasks
-                    .payments
-                    .invoices
-                    .insert(invoice.stripe_invoice_id);
-            }
+        let moved = question::<Invoice>("stripe_subscription_id", texts(moved));
+        for invoice in self.find::<Invoice>(&[moved])? {
+            self.tasks
+                .payments
+                .invoices
+                .insert(invoice.stripe_invoice_id);
         }
         Ok(())
+    }
+
+    /// The items of a subscription. What a complete list does not have is gone; a first page
+    /// proves nothing of what is beyond it.
+    fn items(
+        &mut self,
+        subscription: &Object,
+        alone: &BTreeMap<String, Object>,
+        were: &[SubscriptionItem],
+    ) {
+        let complete = !subscription::has_more_items(subscription);
+        self.due(subscription, (!complete).then_some(Due::Items));
+        if complete {
+            were.iter()
+                .cloned()
+                .for_each(|was| self.remove(was.into_row()));
+        }
+        let items = subscription::items(&self.environment, subscription, alone);
+        items
+            .into_iter()
+            .for_each(|item| self.draft(item.into_row()));
     }
 
     fn customers(&mut self, ids: BTreeSet<String>) -> Step<(), S> {
@@ -444,38 +443,29 @@ impl<'s, S: Store> Run<'s, S> {
             question::<Subscription>("stripe_customer_id", of_ids()),
             question::<CustomerMapping>("stripe_customer_id", of_ids()),
         ])?;
+        let sessions = by(&rows, |row: &CheckoutSession| {
+            row.stripe_customer_id.clone()
+        });
+        let subscriptions = by(&rows, |row: &Subscription| row.stripe_customer_id.clone());
+        let mappings = by(&rows, |row: &CustomerMapping| {
+            Some(row.stripe_customer_id.clone())
+        });
         let mut moved = BTreeSet::new();
         for id in &ids {
-            let sessions: Vec<_> = rows
-                .iter()
-                .filter_map(CheckoutSession::from_row)
-                .filter(|row| row.stripe_customer_id.as_ref() == Some(id))
-                .collect();
-            let subscriptions: Vec<_> = rows
-                .iter()
-                .filter_map(Subscription::from_row)
-                .filter(|row| row.stripe_customer_id.as_ref() == Some(id))
-                .collect();
-            let were: Vec<_> = rows
-                .iter()
-                .filter_map(CustomerMapping::from_row)
-                .filter(|row| row.stripe_customer_id == *id)
-                .collect();
-            let are = customer::mappings(&self.environment, id, &sessions, &subscriptions, &were);
+            let were = of(&mappings, id);
+            let (sessions, subscriptions) = (of(&sessions, id), of(&subscriptions, id));
+            let are = customer::mappings(&self.environment, id, sessions, subscriptions, were);
             let subjects = |rows: &[CustomerMapping]| -> BTreeSet<_> {
                 rows.iter()
                     .map(|row| (row.subject_type.clone(), row.subject_id.clone()))
                     .collect()
             };
-            let (before, after) = (subjects(&were), subjects(&are));
-            if before != after {
+            if subjects(were) != subjects(&are) {
                 moved.insert(id.clone());
             }
-            for was in were {
-                if !after.contains(&(was.subject_type.clone(), was.subject_id.clone())) {
-                    self.remove(was.into_row());
-                }
-            }
+            were.iter()
+                .cloned()
+                .for_each(|was| self.remove(was.into_row()));
             are.into_iter().for_each(|row| self.draft(row.into_row()));
         }
         self.follow_customers(&moved)
@@ -732,6 +722,33 @@ impl<'s, S: Store> Run<'s, S> {
             due,
         }))
     }
+}
+
+/// Rows of one kind, by what they belong to.
+fn by<P: Projected>(
+    rows: &[Row],
+    owner: impl Fn(&P) -> Option<String>,
+) -> BTreeMap<String, Vec<P>> {
+    let mut by: BTreeMap<String, Vec<P>> = BTreeMap::new();
+    for row in rows.iter().filter_map(P::from_row) {
+        if let Some(owner) = owner(&row) {
+            by.entry(owner).or_default().push(row);
+        }
+    }
+    by
+}
+
+fn of<'r, P>(rows: &'r BTreeMap<String, Vec<P>>, owner: &str) -> &'r [P] {
+    rows.get(owner).map(Vec::as_slice).unwrap_or_default()
+}
+
+/// Whether a subscription says of its customer what the mappings do not know, or no longer says
+/// what they do.
+fn maps_anew(row: &Subscription, was: Option<&Subscription>, mappings: &[CustomerMapping]) -> bool {
+    let named = customer::subject_of_subscription(row);
+    let renamed = was.is_some_and(|was| customer::subject_of_subscription(was) != named);
+    let known = named.is_none_or(|named| customer::covered(mappings, &named, row.created_at));
+    renamed || !known
 }
 
 fn question<P: Projected>(column: &'static str, values: impl Iterator<Item = Cell>) -> Find {

@@ -8,7 +8,7 @@ use super::money::{Refunds, sum};
 use super::payer::{Fortune, Payer, Purpose};
 use super::payment::{Context, email_of_session, metadata, sold, status_of_newest};
 use super::subject::Subject;
-use crate::links::subscription_metadata;
+use crate::links::{Link, subscription_metadata};
 use crate::rows::Payment;
 
 /// An invoice and what pays it.
@@ -25,21 +25,18 @@ pub(super) struct Bill<'a, 'p> {
 impl<'a, 'p> Bill<'a, 'p> {
     pub(super) fn new(
         invoice: &'a Member<'a>,
-        payers: &'p [Payer<'a>],
+        all: Vec<&'p Payer<'a>>,
         context: &Context<'a>,
     ) -> Self {
-        let all: Vec<_> = payers
-            .iter()
-            .filter(|payer| payer.invoices.contains(invoice.id()))
-            .collect();
         let paid_elsewhere = all
             .iter()
             .filter(|payer| payer.purpose == Purpose::Itself)
             .filter(|payer| payer.fortune() == Fortune::Succeeded)
             .filter_map(|payer| {
+                let intent = payer.intent_id.as_deref();
                 let payments = context
                     .group
-                    .invoice_payments(payer.intent_id.as_deref(), &payer.charges);
+                    .naming_any("invoice_payment", intent, &payer.charges);
                 let of_this = |p: &&&Member| p.links.invoice.as_deref() == Some(invoice.id());
                 let said = payments
                     .iter()
@@ -67,9 +64,9 @@ impl<'a, 'p> Bill<'a, 'p> {
 
     /// The checkout session that the invoice is of.
     pub(super) fn sessions(&self, context: &Context<'a>) -> Vec<&'a Member<'a>> {
-        let mut sessions = context.group.all("checkout.session");
-        sessions.retain(|s| s.links.invoice.as_deref() == Some(self.invoice.id()));
-        sessions
+        context
+            .group
+            .naming("checkout.session", Link::Invoice, self.invoice.id())
     }
 
     /// A subscription's bill has a row as soon as it is more than a draft. A one-off invoice has

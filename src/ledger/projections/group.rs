@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{body, created};
 use crate::body::Body;
-use crate::links::{Links, bills_subscription};
+use crate::links::{Link, Links, bills_subscription};
 use crate::mirror::Object;
 use crate::observation::Key;
 use crate::table::Time;
@@ -39,142 +39,139 @@ impl<'a> Member<'a> {
     }
 }
 
-/// Everything that hangs together with some payments. It may be more than one payment's: each
-/// row looks up only what names it.
+/// Everything that hangs together with some payments. It may be more than one payment's, a page
+/// of a rebuild even: each row looks up only what names it.
+#[derive(Default)]
 pub(crate) struct Group<'a> {
-    members: BTreeMap<&'a Key, Member<'a>>,
+    /// Oldest first.
+    members: Vec<Member<'a>>,
+    /// Where a member is, by its key.
+    places: BTreeMap<&'a Key, usize>,
+    /// Where those are that name an object, by their type and what they name.
+    naming: BTreeMap<(String, Link, String), Vec<usize>>,
 }
 
 impl<'a> Group<'a> {
     pub fn new(objects: impl Iterator<Item = &'a Object>) -> Self {
-        let members = objects.map(|object| {
-            (
-                &object.key,
-                Member {
-                    object,
-                    links: Links::of(object),
-                },
-            )
-        });
-        Self {
-            members: members.collect(),
+        let mut members: Vec<_> = objects
+            .map(|object| Member {
+                object,
+                links: Links::of(object),
+            })
+            .collect();
+        members.sort_by_key(|member| (member.object.created, &member.object.key));
+        let mut group = Self::default();
+        for (place, member) in members.iter().enumerate() {
+            group.places.insert(&member.object.key, place);
+            for (link, id) in member.links.columns() {
+                let Some(id) = id else { continue };
+                let key = (member.object.key.object_type.clone(), link, id.to_owned());
+                group.naming.entry(key).or_default().push(place);
+            }
         }
+        group.members = members;
+        group
     }
 
     /// All objects of a type, oldest first.
-    pub fn all(&self, object_type: &str) -> Vec<&Member<'a>> {
-        let mut all: Vec<_> = self
-            .members
-            .values()
-            .filter(|m| m.object.key.object_type == object_type)
-            .collect();
-        all.sort_by_key(|member| (member.object.created, member.id()));
-        all
+    pub fn all(&self, object_type: &str) -> impl Iterator<Item = &Member<'a>> {
+        self.members
+            .iter()
+            .filter(move |m| m.object.key.object_type == object_type)
     }
 
     pub fn get(&self, object_type: &str, id: &str) -> Option<&Member<'a>> {
-        self.members.get(&Key {
+        let key = Key {
             object_type: object_type.to_owned(),
             id: id.to_owned(),
-        })
+        };
+        self.members.get(*self.places.get(&key)?)
+    }
+
+    /// The objects of a type that name another, oldest first.
+    pub fn naming(&self, object_type: &str, link: Link, id: &str) -> Vec<&Member<'a>> {
+        let key = (object_type.to_owned(), link, id.to_owned());
+        let places = self.naming.get(&key).into_iter().flatten();
+        places
+            .filter_map(|place| self.members.get(*place))
+            .collect()
+    }
+
+    /// The objects of a type that name an intent or one of its charges, oldest first.
+    pub fn naming_any(
+        &self,
+        object_type: &str,
+        intent: Option<&str>,
+        charges: &[&Member],
+    ) -> Vec<&Member<'a>> {
+        let by_intent = intent.map(|id| self.naming(object_type, Link::PaymentIntent, id));
+        let by_charge = charges
+            .iter()
+            .map(|c| self.naming(object_type, Link::Charge, c.id()));
+        let mut all: Vec<_> = by_intent.into_iter().chain(by_charge).flatten().collect();
+        all.sort_by_key(|member| (member.object.created, &member.object.key));
+        all.dedup_by_key(|member| &member.object.key);
+        all
     }
 
     /// Every payment intent that is here or that something here names.
     pub fn intents(&self) -> BTreeSet<String> {
         let here = self
             .all("payment_intent")
-            .into_iter()
             .map(|intent| intent.id().to_owned());
         let named = self
             .members
-            .values()
+            .iter()
             .filter_map(|m| m.links.payment_intent.clone());
         here.chain(named).collect()
     }
 
     /// The charges of an intent, oldest first.
     pub fn charges(&self, intent: &str) -> Vec<&Member<'a>> {
+        let mut charges = self.naming("charge", Link::PaymentIntent, intent);
         let latest = self
             .get("payment_intent", intent)
             .and_then(|i| i.links.charge.as_deref());
-        let mut charges = self.all("charge");
-        charges.retain(|charge| match &charge.links.payment_intent {
-            Some(named) => named == intent,
-            None => latest == Some(charge.id()),
-        });
+        let latest = latest.and_then(|id| self.get("charge", id));
+        charges.extend(latest.filter(|charge| charge.links.payment_intent.is_none()));
         charges
     }
 
     /// The charges that belong to no intent.
-    pub fn lone_charges(&self) -> Vec<&Member<'a>> {
-        let latest: BTreeSet<_> = self
-            .all("payment_intent")
-            .into_iter()
-            .filter_map(|intent| intent.links.charge.clone())
-            .collect();
-        let mut charges = self.all("charge");
-        charges.retain(|charge| {
-            charge.links.payment_intent.is_none() && !latest.contains(charge.id())
-        });
-        charges
+    pub fn lone_charges(&self) -> impl Iterator<Item = &Member<'a>> {
+        self.all("charge").filter(|charge| {
+            charge.links.payment_intent.is_none()
+                && self
+                    .naming("payment_intent", Link::Charge, charge.id())
+                    .is_empty()
+        })
     }
 
     /// The sessions that name an intent.
     pub fn sessions(&self, intent: &str) -> Vec<&Member<'a>> {
-        let mut sessions = self.all("checkout.session");
-        sessions.retain(|session| session.links.payment_intent.as_deref() == Some(intent));
-        sessions
+        self.naming("checkout.session", Link::PaymentIntent, intent)
     }
 
     /// The invoices that an intent or a charge pays, as any of them says.
     pub fn invoices_paid_by(&self, intent: Option<&str>, charges: &[&Member]) -> BTreeSet<String> {
-        let pays = |member: &&Member| {
-            let by_intent = intent.is_some() && member.links.payment_intent.as_deref() == intent;
-            let charge = member.links.charge.as_deref();
-            by_intent || charges.iter().any(|known| Some(known.id()) == charge)
-        };
-        let own = intent.and_then(|id| self.get("payment_intent", id)?.links.invoice.clone());
-        let of_charges = charges
-            .iter()
-            .filter_map(|charge| charge.links.invoice.clone());
-        let invoices = self
-            .all("invoice")
-            .into_iter()
-            .filter(pays)
-            .map(|i| i.id().to_owned());
-        let payments = self.all("invoice_payment");
-        let payments = payments
-            .into_iter()
-            .filter(pays)
-            .filter_map(|p| p.links.invoice.clone());
+        let itself = intent.and_then(|id| self.get("payment_intent", id));
         let sessions = intent
             .map(|intent| self.sessions(intent))
             .unwrap_or_default();
-        let sessions = sessions
-            .into_iter()
-            .filter_map(|session| session.links.invoice.clone());
-        own.into_iter()
-            .chain(of_charges)
-            .chain(invoices)
-            .chain(payments)
-            .chain(sessions)
-            .collect()
+        let payments = self.naming_any("invoice_payment", intent, charges);
+        let saying = itself.into_iter().chain(payments).chain(sessions);
+        let said = saying.filter_map(|member| member.links.invoice.clone());
+        let of_charges = charges
+            .iter()
+            .filter_map(|charge| charge.links.invoice.clone());
+        let naming = self.naming_any("invoice", intent, charges);
+        let naming = naming.into_iter().map(|invoice| invoice.id().to_owned());
+        said.chain(of_charges).chain(naming).collect()
     }
 
     /// Whether an invoice is a subscription's bill. `None` while it is not mirrored.
     pub fn bills_subscription(&self, invoice: &str) -> Option<bool> {
         Some(bills_subscription(self.get("invoice", invoice)?.body()))
-    }
-
-    /// The invoice payments by which an intent or a charge pays.
-    pub fn invoice_payments(&self, intent: Option<&str>, charges: &[&Member]) -> Vec<&Member<'a>> {
-        let mut payments = self.all("invoice_payment");
-        payments.retain(|payment| {
-            let charge = payment.links.charge.as_deref();
-            (intent.is_some() && payment.links.payment_intent.as_deref() == intent)
-                || charges.iter().any(|known| Some(known.id()) == charge)
-        });
-        payments
     }
 
     /// What Stripe answered when asked which invoices an intent pays, or what paid an invoice.

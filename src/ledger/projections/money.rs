@@ -1,6 +1,7 @@
 //! How much came in and how much went back.
 
 use super::group::{Group, Member};
+use crate::links::Link;
 use crate::table::Time;
 
 /// What a charge captured. `None` for a mere authorisation, which Stripe also calls paid and
@@ -79,8 +80,7 @@ fn refunded(group: &Group, charge: &Member) -> Refunds {
     let Some(captured) = captured(charge) else {
         return Refunds::default();
     };
-    let mut refunds = group.all("refund");
-    refunds.retain(|refund| refund.links.charge.as_deref() == Some(charge.id()));
+    let refunds = group.naming("refund", Link::Charge, charge.id());
     let amount = |refund: &Member| refund.body().int("amount").unwrap_or_default();
     let counts = |refund: &&&Member| fate(refund, Some(charge)) != Fate::Nothing;
     let known = sum(refunds.iter().filter(counts).map(|refund| amount(refund)));
@@ -118,12 +118,11 @@ pub(crate) fn refunds(group: &Group, intent: Option<&str>, charges: &[&Member]) 
     charges
         .iter()
         .for_each(|charge| sum.add(refunded(group, charge)));
-    for refund in group.all("refund") {
+    for refund in group.naming_any("refund", intent, &[]) {
         let of_known = charges
             .iter()
             .any(|c| Some(c.id()) == refund.links.charge.as_deref());
-        let of_intent = intent.is_some() && refund.links.payment_intent.as_deref() == intent;
-        if of_intent && !of_known && fate(refund, None) != Fate::Nothing {
+        if !of_known && fate(refund, None) != Fate::Nothing {
             let total = refund.body().int("amount").unwrap_or_default();
             sum.add(Refunds {
                 total,

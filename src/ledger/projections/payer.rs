@@ -108,9 +108,10 @@ impl<'a> Payer<'a> {
             .iter()
             .filter(|charge| captured(charge).is_some());
         let paid = paid.filter_map(|charge| charge.object.created).min();
+        let intent = self.intent_id.as_deref();
         let payments = context
             .group
-            .invoice_payments(self.intent_id.as_deref(), &self.charges);
+            .naming_any("invoice_payment", intent, &self.charges);
         paid.is_some() && payments.iter().any(|payment| payment.object.created > paid)
     }
 
@@ -231,14 +232,7 @@ impl<'a> Payer<'a> {
     }
 
     pub(super) fn disputes<'g>(&self, group: &'g Group<'g>) -> Vec<&'g Member<'g>> {
-        let mut disputes = group.all("dispute");
-        disputes.retain(|dispute| {
-            let charge = dispute.links.charge.as_deref();
-            let intent = dispute.links.payment_intent.as_ref();
-            self.charges.iter().any(|known| Some(known.id()) == charge)
-                || (intent.is_some() && intent == self.intent_id.as_ref())
-        });
-        disputes
+        group.naming_any("dispute", self.intent_id.as_deref(), &self.charges)
     }
 
     pub(super) fn paid_at(&self) -> Option<Time> {

@@ -62,8 +62,15 @@ pub(crate) fn project(environment: &str, group: &Group, owners: &Owners) -> Proj
                 .extend(payer.asked_about().map(|k| (k, Due::Unclassified))),
         }
     }
+    let mut paying: BTreeMap<&str, Vec<&Payer>> = BTreeMap::new();
+    for payer in &payers {
+        for invoice in &payer.invoices {
+            paying.entry(invoice).or_default().push(payer);
+        }
+    }
     for member in group.all("invoice") {
-        let bill = Bill::new(member, &payers, &context);
+        let paying = paying.remove(member.id()).unwrap_or_default();
+        let bill = Bill::new(member, paying, &context);
         if bill.has_row(&context) {
             let paid_by = bill.payers.iter().flat_map(|payer| payer.ids());
             parents.extend(paid_by.map(|id| (id, out.payments.len())));
@@ -111,7 +118,7 @@ impl<'a> Context<'a> {
                 purpose: Purpose::Unknown,
             }
         });
-        let lone = group.lone_charges().into_iter().map(|charge| Payer {
+        let lone = group.lone_charges().map(|charge| Payer {
             intent_id: None,
             intent: None,
             charges: vec![charge],
