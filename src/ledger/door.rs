@@ -710,7 +710,10 @@ impl<'s, S: Store> Run<'s, S> {
         if !deleted.is_empty() {
             store.delete(deleted.clone())?;
         }
-        let rows: Vec<_> = drafts.into_values().collect();
+        // Triggers see a customer's old subscription before the new one that replaced it.
+        let mut drafts: Vec<_> = drafts.into_iter().collect();
+        drafts.sort_by_cached_key(|((table, _), row)| (*table, row.get("created_at").clone()));
+        let rows: Vec<_> = drafts.into_iter().map(|(_, row)| row).collect();
         let written = if rows.is_empty() {
             Vec::new()
         } else {

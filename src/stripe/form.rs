@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 /// What stays readable: the unreserved characters of RFC 3986 §2.3 and, as in Stripe's own SDKs,
 /// brackets.
-const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
+pub(crate) const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')

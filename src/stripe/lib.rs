@@ -15,9 +15,11 @@ mod input;
 pub mod key;
 pub mod permission;
 pub mod portal;
+pub mod resources;
 mod retry;
 pub mod signature;
 mod subject;
+pub mod walk;
 
 pub use client::{API_VERSION, Answer, Client, Config};
 pub use environment::Environment;
@@ -26,3 +28,4 @@ pub use event::Event;
 pub use input::Invalid;
 pub use key::{SecretKey, SigningSecret};
 pub use subject::Subject;
+pub use walk::{Page, Walk};
