@@ -1,0 +1,17 @@
+/* Preloaded into a server, takes its time to look up slow.test. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <netdb.h>
+#include <string.h>
+#include <unistd.h>
+
+typedef int lookup(const char *, const char *, const struct addrinfo *, struct addrinfo **);
+
+int getaddrinfo(const char *name, const char *service, const struct addrinfo *hints, struct addrinfo **found)
+{
+    if (name && strcmp(name, "slow.test") == 0) {
+        sleep(4);
+        return EAI_NONAME;
+    }
+    return ((lookup *)dlsym(RTLD_NEXT, "getaddrinfo"))(name, service, hints, found);
+}
