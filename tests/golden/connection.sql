@@ -37,3 +37,7 @@ from payments.create_checkout_session(
 );
 reset role;
 select payments.current_subscription(null, 'user', 'alice');
+
+-- A secret that looks like none is not repeated, and what is wrong is said all the same.
+select payments.set_stripe_key('test', 'swordfish');
+select payments.set_webhook_secret('test', 'swordfish');
