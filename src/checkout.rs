@@ -99,9 +99,11 @@ struct Session {
     id: Uuid,
     generation: i32,
     status: String,
+    payment_status: Option<String>,
     request_hash: Option<String>,
     stripe_session: Option<String>,
     stripe_subscription: Option<String>,
+    stripe_payment_intent: Option<String>,
 }
 
 /// What became of one generation.
@@ -263,8 +265,8 @@ impl Checkout {
 
     fn session(&self, id: Uuid) -> Result<Session, Failure> {
         static SESSION: Statement = Statement::new(
-            "select id, generation, status, request_hash, stripe_checkout_session_id,
-                    stripe_subscription_id
+            "select id, generation, status, payment_status, request_hash,
+                    stripe_checkout_session_id, stripe_subscription_id, stripe_payment_intent_id
                from payments.checkout_sessions
               where environment = $1
                 and id = $2",
@@ -274,9 +276,11 @@ impl Checkout {
                 id: row.required(1)?,
                 generation: row.get(2)?.unwrap_or(1),
                 status: row.required(3)?,
-                request_hash: row.get(4)?,
-                stripe_session: row.get(5)?,
-                stripe_subscription: row.get(6)?,
+                payment_status: row.get(4)?,
+                request_hash: row.get(5)?,
+                stripe_session: row.get(6)?,
+                stripe_subscription: row.get(7)?,
+                stripe_payment_intent: row.get(8)?,
             })
         };
         let found =
@@ -349,24 +353,21 @@ impl Checkout {
         }
     }
 
-    /// What is paid stays paid for its key; a subscription can be bought again once it has ended,
-    /// which Stripe is asked about unless a webhook has told.
+    /// What is paid stays paid for its key. A bank may refuse days after the checkout, and a
+    /// subscription may end: then there is something to buy again.
     fn completed(&self, client: &Client, session: &Session) -> Result<Outcome, Failure> {
-        let Some(subscription) = session.stripe_subscription.as_deref() else {
-            return Ok(Outcome::Settled);
+        let is_over = match session.stripe_subscription.as_deref() {
+            Some(subscription) => self.has_ended(client, subscription)?,
+            None => !session.is_paid() && self.payment_failed(session)?,
         };
-        if self.has_ended(subscription)? {
-            return Ok(Outcome::Over);
-        }
-        match door::fetch(client, self.environment, "subscription", subscription) {
-            Ok(_) if !self.has_ended(subscription)? => Ok(Outcome::Settled),
-            Ok(_) => Ok(Outcome::Over),
-            Err(failure) if is_missing(&failure) => Ok(Outcome::Over),
-            Err(failure) => Err(failure),
-        }
+        Ok(match is_over {
+            true => Outcome::Over,
+            false => Outcome::Settled,
+        })
     }
 
-    fn has_ended(&self, subscription: &str) -> Result<bool, Failure> {
+    /// Has the subscription ended? Stripe is asked unless a webhook has told.
+    fn has_ended(&self, client: &Client, subscription: &str) -> Result<bool, Failure> {
         static ENDED: Statement = Statement::new(
             "select
                from payments.subscriptions
@@ -374,7 +375,35 @@ impl Checkout {
                 and stripe_subscription_id = $2
                 and status in ('canceled', 'incomplete_expired')",
         );
-        Ok(ENDED.execute(&[self.environment.as_str().into(), subscription.into()])? > 0)
+        let is_known = || {
+            let found = ENDED.execute(&[self.environment.as_str().into(), subscription.into()])?;
+            Ok::<_, Failure>(found > 0)
+        };
+        if is_known()? {
+            return Ok(true);
+        }
+        match door::fetch(client, self.environment, "subscription", subscription) {
+            Ok(_) => is_known(),
+            Err(failure) if is_missing(&failure) => Ok(true),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// The session itself stays complete and unpaid, whatever becomes of the payment.
+    fn payment_failed(&self, session: &Session) -> Result<bool, Failure> {
+        static FAILED: Statement = Statement::new(
+            "select
+               from payments.payment_history
+              where environment = $1
+                and stripe_payment_intent_id = $2
+                and type = 'one_time_payment'
+                and status = 'failed'",
+        );
+        let Some(intent) = session.stripe_payment_intent.as_deref() else {
+            return Ok(false);
+        };
+        let found = FAILED.execute(&[self.environment.as_str().into(), intent.into()])?;
+        Ok(found > 0)
     }
 
     /// Has Stripe make the session.
@@ -503,7 +532,11 @@ impl Checkout {
 impl Session {
     /// Is it a purchase that is over and done with?
     fn is_paid(&self) -> bool {
-        self.status == "completed" && self.stripe_subscription.is_none()
+        let paid = matches!(
+            self.payment_status.as_deref(),
+            Some("paid" | "no_payment_required")
+        );
+        self.status == "completed" && self.stripe_subscription.is_none() && paid
     }
 }
 

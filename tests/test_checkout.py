@@ -377,6 +377,51 @@ def test_two_first_checkouts_at_once_make_one_customer(shop):
     assert len(shop.asked("/v1/customers")) == 1
 
 
+def test_one_statement_and_one_transaction_may_make_several(shop):
+    with shop.db.request("alice") as connection:
+        rows = connection.execute(
+            """
+            select session.*
+            from generate_series(1, 2) as number
+            cross join lateral payments.create_checkout_session(
+                mode => 'payment',
+                line_items => jsonb_build_array(jsonb_build_object('stripe_price_id', %s::text)),
+                success_url => 'https://shop.example/',
+                cancel_url => 'https://shop.example/',
+                subject => '{"type": "user", "id": "alice"}',
+                idempotency_key => 'order:' || number) as session
+            """,
+            (shop.shirt,),
+        ).fetchall()
+        rows.append(shop.checkout(connection, subject={"type": "user", "id": "alice"}))
+    assert {row.status for row in rows} == {"open"}
+    assert len({row.stripe_customer_id for row in rows}) == 1
+    assert len(shop.sessions()) == 3
+
+
+def test_on_a_pooled_connection_every_caller_has_their_own_rights(shop):
+    connection = shop.db.connect(user="authenticator", autocommit=False)
+
+    def become(role, sub=None):
+        connection.execute("select set_config('role', %s, true)", (role,))
+        connection.execute("select set_config('request.jwt.claims', %s, true)", (json.dumps({"sub": sub}),))
+
+    for _ in range(7):  # A plan may be kept from the sixth execution on.
+        with connection.transaction():
+            become("authenticated", "alice")
+            assert shop.checkout(connection, subject={"type": "user", "id": "alice"}).requested_by == "alice"
+        with connection.transaction():
+            become("anon")
+            assert shop.checkout(connection).requested_by == "anon"
+        with refused("42501"), connection.transaction():
+            become("anon")
+            shop.checkout(connection, subject={"type": "user", "id": "alice"})
+        with refused("42501"), connection.transaction():
+            become("authenticated", "mallory")
+            shop.checkout(connection, subject={"type": "user", "id": "alice"})
+    assert len(shop.sessions()) == 14
+
+
 def test_a_first_checkout_that_rolls_back_leaves_its_customer_to_the_next(shop):
     with shop.db.connect("authenticated", autocommit=False) as first, shop.db.connect("authenticated") as second:
         for connection in (first, second):
@@ -611,6 +656,29 @@ def test_recording_keeps_a_failed_row_and_tells_the_gateway(shop):
     assert kept == row
     assert (row.status, row.url, status) == ("failed", None, "429")
     assert row.last_error.startswith("Stripe limits the rate of requests")
+
+
+def test_recording_works_through_a_gateway(shop):
+    shop.db.execute("create schema api; grant usage on schema api to authenticated; select payments.expose('api')")
+    shop.stripe.control.fault("server_error", path="/v1/checkout/sessions", should_retry=False)
+    with shop.db.request("alice") as connection:
+        row = (
+            record(connection)
+            .execute(
+                """
+            select * from api.create_checkout_session(
+                mode => 'payment',
+                line_items => jsonb_build_array(jsonb_build_object('stripe_price_id', %s::text)),
+                success_url => 'https://shop.example/',
+                cancel_url => 'https://shop.example/',
+                subject => '{"type": "user", "id": "alice"}')
+            """,
+                (shop.shirt,),
+            )
+            .fetchone()
+        )
+        status = connection.execute("select current_setting('response.status')").fetchone()[0]
+    assert (row.status, status) == ("failed", "502")
 
 
 def test_recording_does_not_hide_what_is_not_stripes_fault(shop):

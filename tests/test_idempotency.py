@@ -221,6 +221,28 @@ def test_a_refunded_payment_is_still_the_keys(shop):
     assert buy(shop).id == first.id
 
 
+def test_a_payment_that_the_bank_is_at_work_on_keeps_its_key(shop):
+    first = buy(shop)
+    shop.stripe.control.complete(first.stripe_checkout_session_id, outcome="processing")
+    shop.deliver()
+    again = buy(shop)
+    assert (again.id, again.status, again.payment_status) == (first.id, "completed", "unpaid")
+    shop.stripe.control.settle(first.stripe_checkout_session_id)
+    shop.deliver()
+    assert (buy(shop).id, buy(shop).payment_status) == (first.id, "paid")
+    assert len(sessions_at_stripe(shop)) == 1
+
+
+def test_a_payment_that_the_bank_refused_makes_room_for_the_next(shop):
+    first = buy(shop)
+    shop.stripe.control.complete(first.stripe_checkout_session_id, outcome="processing")
+    shop.stripe.control.settle(first.stripe_checkout_session_id, succeeded=False)
+    shop.deliver()
+    second = buy(shop)
+    assert (second.status, second.generation) == ("open", 2)
+    assert shop.sessions()[0].status == "completed"
+
+
 @pytest.mark.parametrize("told", [True, False], ids=["by webhook", "by nobody"])
 def test_a_subscription_that_ended_makes_room_for_the_next(shop, told):
     first = subscribe(shop)
