@@ -35,6 +35,7 @@ const ADMIN: &[&str] = &[
     "failed_events",
     "replay_failed",
     "prune_webhook_events",
+    "rebuild",
 ];
 
 /// Lets a role start checkouts and open portals: those that the policies on the two tables allow.

@@ -15,6 +15,7 @@ mod portal;
 mod postgres;
 mod prices;
 mod proof;
+mod rebuild;
 mod replay;
 mod secrets;
 mod store;
@@ -36,6 +37,7 @@ extension_sql_file!("../sql/link.sql", requires = ["types"]);
 extension_sql_file!("../sql/portal.sql", requires = ["types"]);
 extension_sql_file!("../sql/webhook.sql", requires = ["types"]);
 extension_sql_file!("../sql/replay.sql", requires = ["types", "webhook"]);
+extension_sql_file!("../sql/rebuild.sql", requires = ["types"]);
 extension_sql_file!("../sql/finalize.sql", finalize);
 
 /// How Stripe's secrets begin, which the server log must not show.

@@ -1,8 +1,8 @@
 //! The ledger's store: the tables, through SPI, as their owner.
 
 use crate::postgres::error::Failure;
-use crate::postgres::lock;
 use crate::postgres::spi::{self, Statement};
+use crate::postgres::{lock, settings};
 use crate::proof;
 use ledger::{
     Cell, Due, Find, Key, Known, Link, Links, Lock, Mark, Merged, Mirrored, Object, Row, Scope,
@@ -20,12 +20,72 @@ use stripe::Environment;
 /// Everything it does, it does as the current user, which must be the owner of the tables.
 pub struct Tables {
     environment: Environment,
+    fires_triggers: bool,
 }
 
 impl Tables {
     /// The tables of an environment.
     pub fn of(environment: Environment) -> Tables {
-        Tables { environment }
+        Tables {
+            environment,
+            fires_triggers: true,
+        }
+    }
+
+    /// The same, but what is written fires no trigger. What is deleted does: a foreign key of the
+    /// app's, which is a trigger too, may point there.
+    pub fn silently(self) -> Tables {
+        Tables {
+            fires_triggers: false,
+            ..self
+        }
+    }
+
+    /// A page of the keys of mirrored objects of a type: those after `after`, in their order.
+    pub fn keys_after(
+        &self,
+        object_type: &str,
+        after: &str,
+        at_most: i64,
+    ) -> Result<Vec<Key>, Failure> {
+        static KEYS: Statement = Statement::new(
+            "select object.object_id
+               from payments.stripe_objects as object
+              where object.environment = $1
+                and object.object_type = $2
+                and object.object_id > $3
+              order by object.object_id
+              limit $4",
+        );
+        let arguments = [
+            self.environment.as_str().into(),
+            object_type.into(),
+            after.into(),
+            at_most.into(),
+        ];
+        KEYS.rows(&arguments, |row| {
+            Ok(Key {
+                object_type: object_type.to_owned(),
+                id: row.required(1)?,
+            })
+        })
+    }
+
+    /// A page of the rows of a table: those after `after`, or the first, in the order of the
+    /// primary key.
+    pub fn rows_after(
+        &self,
+        table: &'static Table,
+        after: Option<&Row>,
+        at_most: i64,
+    ) -> Result<Vec<Row>, Failure> {
+        let mut arguments = vec![self.environment.as_str().into(), at_most.into()];
+        if let Some(after) = after {
+            for name in without_environment(table) {
+                arguments.push(argument(column_type(table, name)?, after.get(name))?);
+            }
+        }
+        paging(table, after.is_none()).rows(&arguments, |row| cells(table, row))
     }
 
     /// How much is mirrored of an object now: for an answer that is about to be asked for.
@@ -304,14 +364,10 @@ impl Store for Tables {
     }
 
     fn write(&mut self, rows: Vec<Row>) -> Result<Vec<Row>, Failure> {
-        let mut written = Vec::new();
-        for row in rows {
-            let arguments = arguments(&row)?;
-            if upserting(row.table).execute(&arguments)? > 0 {
-                written.push(row);
-            }
+        match self.fires_triggers {
+            true => upsert(rows),
+            false => settings::without_triggers(|| upsert(rows)),
         }
-        Ok(written)
     }
 
     fn delete(&mut self, rows: Vec<Row>) -> Result<(), Failure> {
@@ -349,6 +405,16 @@ impl Store for Tables {
     }
 }
 
+fn upsert(rows: Vec<Row>) -> Result<Vec<Row>, Failure> {
+    let mut written = Vec::new();
+    for row in rows {
+        if upserting(row.table).execute(&arguments(&row)?)? > 0 {
+            written.push(row);
+        }
+    }
+    Ok(written)
+}
+
 /// A row of the mirror: the seven columns that every reading statement selects.
 fn mirrored(row: &spi::Row) -> Result<(Mirrored, Option<String>), Failure> {
     let key = Key {
@@ -381,6 +447,8 @@ enum Purpose {
     Upsert,
     Delete,
     Find(&'static str),
+    FirstPage,
+    NextPage,
 }
 
 /// The statement for a purpose, put together once a backend.
@@ -454,10 +522,6 @@ fn deleting(table: &'static Table) -> &'static Statement {
 /// Values are handed over as text, which every type of a key column can be read from.
 fn finding(table: &'static Table, column: &'static str, kind: Type) -> &'static Statement {
     statement(table, Purpose::Find(column), || {
-        let columns = table.columns.iter().map(|column| match column.ty {
-            Type::Jsonb => format!("{}::text", column.name),
-            _ => column.name.to_owned(),
-        });
         let kind = match kind {
             Type::Uuid => "uuid",
             _ => "text",
@@ -467,10 +531,50 @@ fn finding(table: &'static Table, column: &'static str, kind: Type) -> &'static 
                from payments.{table}
               where environment = $1
                 and {column} = any ($2::text[]::{kind}[])",
-            columns = join(columns),
+            columns = selected(table),
             table = table.name,
         )
     })
+}
+
+fn paging(table: &'static Table, first: bool) -> &'static Statement {
+    let purpose = match first {
+        true => Purpose::FirstPage,
+        false => Purpose::NextPage,
+    };
+    statement(table, purpose, || {
+        let key = join(without_environment(table).map(str::to_owned));
+        let places = without_environment(table).zip(3..);
+        let places = join(places.map(|(_, place)| format!("${place}")));
+        let after = match first {
+            true => String::new(),
+            false => format!("and ({key}) > ({places})"),
+        };
+        format!(
+            "select {columns}
+               from payments.{table}
+              where environment = $1
+                {after}
+              order by {key}
+              limit $2",
+            columns = selected(table),
+            table = table.name,
+        )
+    })
+}
+
+/// The columns of a table as [`cells`] reads them.
+fn selected(table: &Table) -> String {
+    join(table.columns.iter().map(|column| match column.ty {
+        Type::Jsonb => format!("{}::text", column.name),
+        _ => column.name.to_owned(),
+    }))
+}
+
+/// The columns that tell the rows of one environment apart.
+fn without_environment(table: &Table) -> impl Iterator<Item = &'static str> {
+    let key = table.key.iter().copied();
+    key.filter(|name| *name != "environment")
 }
 
 fn join(parts: impl Iterator<Item = String>) -> String {

@@ -587,7 +587,7 @@ def test_each_role_executes_what_it_needs(db):
             "admin",
             "service_role",
             "set_stripe_key remove_stripe_key set_webhook_secret open_to_apps link_customer status has_access "
-            "current_subscription handle_webhook replay_event failed_events replay_failed prune_webhook_events",
+            "current_subscription handle_webhook replay_event failed_events replay_failed prune_webhook_events rebuild",
         ),
     ):
         db.execute(f"select payments.grant_{audience}('{role}')")

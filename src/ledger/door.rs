@@ -35,8 +35,8 @@ use crate::projections::group::Group;
 use crate::projections::subject::{Owners, Subject};
 use crate::projections::{catalog, checkout, customer, dispute, payment, subscription};
 use crate::rows::{
-    CheckoutSession, CustomerMapping, Invoice, Payment, Projected, Subscription, SubscriptionItem,
-    TABLES,
+    CheckoutSession, Customer, CustomerMapping, Dispute, Invoice, Payment, Price, Product,
+    Projected, Subscription, SubscriptionItem, TABLES,
 };
 use crate::store::{Due, Find, Known, Lock, Scope, Store};
 use crate::table::{Cell, Row, Table};
@@ -88,23 +88,53 @@ pub fn mirror<S: Store>(store: &mut S, observations: Vec<Observation>) -> Result
     Ok(())
 }
 
+/// What is computed together in a rebuild.
+#[derive(Debug)]
+pub struct Stage {
+    /// The types of objects that rows are computed from.
+    pub objects: &'static [&'static str],
+    /// The tables in which those rows are all there should be.
+    pub tables: &'static [&'static Table],
+}
+
+/// Everything that rows depend on, in the order of a rebuild: sessions and subscriptions say whose
+/// a customer is, and customers whose a payment is. `checkout_sessions` is not among the tables:
+/// its rows were asked for by callers, not told by Stripe.
+pub const STAGES: &[Stage] = &[
+    Stage {
+        objects: &["checkout.session", "subscription", "subscription_item"],
+        tables: &[Subscription::TABLE, SubscriptionItem::TABLE],
+    },
+    Stage {
+        objects: &["customer"],
+        tables: &[Customer::TABLE, CustomerMapping::TABLE],
+    },
+    Stage {
+        objects: &[
+            "product",
+            "price",
+            "invoice",
+            "invoice_payment",
+            "payment_intent",
+            "charge",
+            "refund",
+            "dispute",
+        ],
+        tables: &[
+            Product::TABLE,
+            Price::TABLE,
+            Invoice::TABLE,
+            Dispute::TABLE,
+            Payment::TABLE,
+        ],
+    },
+];
+
 /// Whether any row depends on objects of this type. Others are mirrored, and that is all.
 pub fn projects(object_type: &str) -> bool {
-    matches!(
-        object_type,
-        "charge"
-            | "checkout.session"
-            | "customer"
-            | "dispute"
-            | "invoice"
-            | "invoice_payment"
-            | "payment_intent"
-            | "price"
-            | "product"
-            | "refund"
-            | "subscription"
-            | "subscription_item"
-    )
+    STAGES
+        .iter()
+        .any(|stage| stage.objects.contains(&object_type))
 }
 
 fn join_into(states: &mut BTreeMap<Key, Mirrored>, state: Mirrored) {
@@ -118,11 +148,10 @@ fn join_into(states: &mut BTreeMap<Key, Mirrored>, state: Mirrored) {
 
 /// Computes again what depends on these mirrored objects, though nothing new was observed.
 ///
-/// To rebuild: page by page over every key of the mirror, with an exclusive lock on
-/// [`Scope::Environment`] among `locks`; no other is then taken. After `link_customer`: with the
-/// key of the customer, mirrored or not, whose mapping row was just written under an exclusive
-/// lock on [`Scope::Customer`]; the customer's subscriptions, invoices and payments follow, but
-/// not rows that depend on a single object (products, prices, customers, disputes).
+/// After `link_customer`: with the key of the customer, mirrored or not, whose mapping row was just
+/// written under an exclusive lock on [`Scope::Customer`]; the customer's subscriptions, invoices
+/// and payments follow, but not rows that depend on a single object (products, prices, customers,
+/// disputes).
 pub fn reproject<S: Store>(
     store: &mut S,
     keys: &[Key],
@@ -130,6 +159,19 @@ pub fn reproject<S: Store>(
 ) -> Result<Outcome, S::Error> {
     let mut run = Run::new(store);
     let outcome = run.reproject(keys, locks);
+    run.close(outcome)
+}
+
+/// Computes rows afresh, those of these mirrored objects and these rows themselves, and removes
+/// those of the rows that nothing mirrored supports any more: a mistake of somebody's, or of an
+/// earlier version of the projections.
+///
+/// Waits until it has the environment to itself, and keeps it to the end of the transaction. A
+/// whole rebuild goes through the [`STAGES`], and in each page by page through the objects and
+/// then through the rows.
+pub fn rebuild<S: Store>(store: &mut S, keys: &[Key], rows: Vec<Row>) -> Result<Outcome, S::Error> {
+    let mut run = Run::new(store);
+    let outcome = run.rebuild(keys, rows);
     run.close(outcome)
 }
 
@@ -223,19 +265,37 @@ impl<'s, S: Store> Run<'s, S> {
             self.affected_by(&known.object);
             self.known.insert(known.object.key.clone(), known);
         }
-        self.tasks.customers.extend(customers.iter().cloned());
-        if self.is_alone() {
-            // A rebuild comes to everything of theirs anyway.
-            self.singles();
-        } else {
-            self.follow_customers(&customers)?;
-        }
+        self.follow_customers(&customers)?;
+        self.tasks.customers.extend(customers);
         self.settle()
     }
 
     /// Whether nobody else writes to the environment.
     fn is_alone(&self) -> bool {
         self.held.get(&Scope::Environment) == Some(&true)
+    }
+
+    fn rebuild(&mut self, keys: &[Key], rows: Vec<Row>) -> Step<(), S> {
+        self.wait(vec![Lock::exclusive(Scope::Environment)])?;
+        let own = rows.iter().filter_map(single);
+        let keys: Vec<_> = keys.iter().cloned().chain(own).collect();
+        for known in self.store.objects(&keys, &[])? {
+            self.affected_by(&known.object);
+            self.known.insert(known.object.key.clone(), known);
+        }
+        let customers = keys.iter().filter(|key| key.object_type == "customer");
+        self.tasks
+            .customers
+            .extend(customers.map(|key| key.id.clone()));
+        self.singles();
+        rows.iter().for_each(|row| self.follow(row));
+        self.settle()?;
+        for row in rows {
+            if !self.drafts.contains_key(&place(&row)) {
+                self.remove(row);
+            }
+        }
+        Ok(())
     }
 
     /// Notes what depends on an object. Called for what it was and for what it is now, because a
@@ -420,10 +480,12 @@ impl<'s, S: Store> Run<'s, S> {
     ) {
         let complete = !subscription::has_more_items(subscription);
         self.due(subscription, (!complete).then_some(Due::Items));
-        if complete {
-            were.iter()
-                .cloned()
-                .for_each(|was| self.remove(was.into_row()));
+        for was in were.iter().cloned() {
+            match complete {
+                true => self.remove(was.into_row()),
+                // It may be on a page that is still to be fetched.
+                false => self.draft(was.into_row()),
+            }
         }
         let items = subscription::items(&self.environment, subscription, alone);
         items
@@ -482,24 +544,30 @@ impl<'s, S: Store> Run<'s, S> {
             question::<Invoice>("stripe_customer_id", of_ids()),
             question::<Payment>("stripe_customer_id", of_ids()),
         ])?;
-        for row in rows {
-            if let Some(row) = Subscription::from_row(&row) {
-                self.tasks.subscriptions.insert(row.stripe_subscription_id);
-            } else if let Some(row) = Invoice::from_row(&row) {
-                self.tasks.payments.invoices.insert(row.stripe_invoice_id);
-            } else if let Some(row) = Payment::from_row(&row) {
-                self.tasks
-                    .payments
-                    .intents
-                    .extend(row.stripe_payment_intent_id);
-                self.tasks.payments.charges.extend(row.stripe_charge_id);
-                self.tasks.payments.invoices.extend(row.stripe_invoice_id);
-                let session = row.stripe_checkout_session_id;
-                let session = session.map(|id| key("checkout.session", &id));
-                self.tasks.payments.others.extend(session);
-            }
-        }
+        rows.iter().for_each(|row| self.follow(row));
         Ok(())
+    }
+
+    /// Notes the objects that a row is computed from.
+    fn follow(&mut self, row: &Row) {
+        if let Some(row) = Subscription::from_row(row) {
+            self.tasks.subscriptions.insert(row.stripe_subscription_id);
+        } else if let Some(row) = SubscriptionItem::from_row(row) {
+            self.tasks.subscriptions.extend(row.stripe_subscription_id);
+        } else if let Some(row) = CustomerMapping::from_row(row) {
+            self.tasks.customers.insert(row.stripe_customer_id);
+        } else if let Some(row) = Invoice::from_row(row) {
+            self.tasks.payments.invoices.insert(row.stripe_invoice_id);
+        } else if let Some(row) = Payment::from_row(row) {
+            let payments = &mut self.tasks.payments;
+            payments.intents.extend(row.stripe_payment_intent_id);
+            payments.charges.extend(row.stripe_charge_id);
+            payments.invoices.extend(row.stripe_invoice_id);
+            let session = row.stripe_checkout_session_id;
+            let session = session.map(|id| key("checkout.session", &id));
+            let refund = row.stripe_refund_id.map(|id| key("refund", &id));
+            payments.others.extend(session.into_iter().chain(refund));
+        }
     }
 
     fn payments(&mut self, seeds: Ids) -> Step<(), S> {
@@ -752,6 +820,21 @@ fn maps_anew(row: &Subscription, was: Option<&Subscription>, mappings: &[Custome
     let renamed = was.is_some_and(|was| customer::subject_of_subscription(was) != named);
     let known = named.is_none_or(|named| customer::covered(mappings, &named, row.created_at));
     renamed || !known
+}
+
+/// The object that a row depends on, where it is one only.
+fn single(row: &Row) -> Option<Key> {
+    let (object_type, column) = match row.table.name {
+        "products" => ("product", "stripe_product_id"),
+        "prices" => ("price", "stripe_price_id"),
+        "customers" => ("customer", "stripe_customer_id"),
+        "disputes" => ("dispute", "stripe_dispute_id"),
+        _ => return None,
+    };
+    match row.get(column) {
+        Cell::Text(id) => Some(key(object_type, id)),
+        _ => None,
+    }
 }
 
 fn question<P: Projected>(column: &'static str, values: impl Iterator<Item = Cell>) -> Find {

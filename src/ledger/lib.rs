@@ -21,7 +21,7 @@ mod store;
 mod stored;
 mod table;
 
-pub use door::{Changes, Outcome, mirror, observe, projects, reproject};
+pub use door::{Changes, Outcome, STAGES, Stage, mirror, observe, projects, rebuild, reproject};
 pub use links::{Link, Links, SESSION_ROW};
 pub use mirror::{Mirrored, Object};
 pub use observation::{Key, Mark, Observation, Source};

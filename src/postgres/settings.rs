@@ -286,6 +286,12 @@ pub fn with_source<R>(source: &str, stretch: impl FnOnce() -> R) -> R {
     with(c"payments.source", source, stretch)
 }
 
+/// Runs `stretch` without firing triggers on what it writes, as a restore does. Foreign keys are
+/// triggers too.
+pub fn without_triggers<R>(stretch: impl FnOnce() -> R) -> R {
+    with(c"session_replication_role", "replica", stretch)
+}
+
 /// Runs `stretch` with a setting changed, whoever may change it otherwise.
 pub(super) fn with<R>(name: &CStr, value: &str, stretch: impl FnOnce() -> R) -> R {
     let _nest = Nest::open();

@@ -309,14 +309,14 @@ pub fn rebuilt(store: &Memory) -> Memory {
             store.forget(table.name);
         }
     }
-    let alone = [Lock {
-        scope: ledger::Scope::Environment,
-        exclusive: true,
-    }];
-    for key in store.keys() {
-        let outcome = ledger::reproject(&mut store, &[key], &alone);
-        assert!(matches!(outcome, Ok(Outcome::Settled(_))));
-        store.commit();
+    for stage in ledger::STAGES {
+        let mut keys = store.keys();
+        keys.retain(|key| stage.objects.contains(&key.object_type.as_str()));
+        for key in keys {
+            let outcome = ledger::rebuild(&mut store, &[key], Vec::new());
+            assert!(matches!(outcome, Ok(Outcome::Settled(_))));
+            store.commit();
+        }
     }
     store
 }

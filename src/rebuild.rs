@@ -1,0 +1,158 @@
+//! `rebuild`: every row computed afresh from the mirror, without asking Stripe.
+
+use crate::checkout::required;
+use crate::connection::{self, as_owner};
+use crate::door;
+use crate::postgres::error::{Failure, surface};
+use crate::postgres::{settings, spi};
+use crate::store::Tables;
+use ledger::{Key, Lock, Outcome, Row, STAGES, Scope, Stage, Store, Table};
+use pgrx::datum::DatumWithOid;
+use pgrx::{PgMemoryContexts, pg_extern};
+use stripe::Environment;
+
+/// How much is computed at once: enough to make statements few, too little to fill the memory.
+const PAGE: i64 = 200;
+
+/// After how many objects and rows whoever watches is told again.
+const TELL_AFTER: i64 = 10_000;
+
+#[pg_extern(sql = false)]
+fn rebuild(environment: Option<&str>, fire_triggers: Option<bool>) -> i64 {
+    surface(|| {
+        door::require_read_committed()?;
+        let environment = connection::parse_environment(environment)?;
+        let fires_triggers = required("fire_triggers", fire_triggers)?;
+        door::fire_callers_deferred_triggers()?;
+        as_owner(|| {
+            settings::with_source("rebuild", || {
+                let mut rebuild = Rebuild::begin(environment, fires_triggers)?;
+                STAGES.iter().try_for_each(|stage| rebuild.stage(stage))?;
+                Ok(rebuild.changed)
+            })
+        })
+    })
+}
+
+struct Rebuild {
+    environment: Environment,
+    tables: Tables,
+    /// Objects and rows to go through.
+    total: i64,
+    done: i64,
+    /// Rows written and deleted.
+    changed: i64,
+}
+
+impl Rebuild {
+    /// Waits until nobody else writes to the environment.
+    fn begin(environment: Environment, fires_triggers: bool) -> Result<Rebuild, Failure> {
+        let mut tables = Tables::of(environment);
+        if !fires_triggers {
+            tables = tables.silently();
+        }
+        tables.lock(&[Lock::exclusive(Scope::Environment)])?;
+        let stages = STAGES.iter();
+        Ok(Rebuild {
+            total: stages
+                .map(|stage| size(environment, stage))
+                .sum::<Result<_, _>>()?,
+            environment,
+            tables,
+            done: 0,
+            changed: 0,
+        })
+    }
+
+    /// First what there should be, then whether there is anything else.
+    fn stage(&mut self, stage: &Stage) -> Result<(), Failure> {
+        for object_type in stage.objects {
+            let mut after = String::new();
+            while let Some(last) = in_own_memory(|| self.objects(object_type, &after))? {
+                after = last.id;
+            }
+        }
+        for table in stage.tables {
+            let mut after = None;
+            while let Some(last) = in_own_memory(|| self.rows(table, after.as_ref()))? {
+                after = Some(last);
+            }
+        }
+        Ok(())
+    }
+
+    /// A page of objects, and the last of them.
+    fn objects(&mut self, object_type: &str, after: &str) -> Result<Option<Key>, Failure> {
+        let mut keys = self.tables.keys_after(object_type, after, PAGE)?;
+        self.compute(&keys, Vec::new())?;
+        self.count(keys.len());
+        Ok(keys.pop())
+    }
+
+    /// A page of rows, and the last of them.
+    fn rows(&mut self, table: &'static Table, after: Option<&Row>) -> Result<Option<Row>, Failure> {
+        let rows = self.tables.rows_after(table, after, PAGE)?;
+        let last = rows.last().cloned();
+        self.count(rows.len());
+        self.compute(&[], rows)?;
+        Ok(last)
+    }
+
+    fn compute(&mut self, keys: &[Key], rows: Vec<Row>) -> Result<(), Failure> {
+        match ledger::rebuild(&mut self.tables, keys, rows)? {
+            Outcome::Settled(changes) => {
+                self.changed += (changes.written.len() + changes.deleted.len()) as i64;
+            }
+            Outcome::Contended(_) => {
+                return Err(Failure::internal("somebody else holds a lock in a rebuild"));
+            }
+        }
+        // A trigger that waits for the end would run as whoever commits.
+        spi::execute("set constraints all immediate", &[])?;
+        Ok(())
+    }
+
+    fn count(&mut self, more: usize) {
+        let told = self.done / TELL_AFTER;
+        self.done += more as i64;
+        if self.done / TELL_AFTER > told {
+            pgrx::notice!(
+                "rebuilding \"{}\": {} of {} objects and rows, {} rows changed",
+                self.environment,
+                self.done,
+                self.total.max(self.done),
+                self.changed
+            );
+        }
+    }
+}
+
+/// How many objects and rows there are to go through.
+fn size(environment: Environment, stage: &Stage) -> Result<i64, Failure> {
+    let objects = "select count(*)
+                     from payments.stripe_objects
+                    where environment = $1
+                      and object_type = any ($2::text[])";
+    let types = stage.objects.to_vec();
+    let mut size = count(objects, &[environment.as_str().into(), types.into()])?;
+    for table in stage.tables {
+        let rows = format!(
+            "select count(*) from payments.{} where environment = $1",
+            table.name
+        );
+        size += count(&rows, &[environment.as_str().into()])?;
+    }
+    Ok(size)
+}
+
+fn count(sql: &str, arguments: &[DatumWithOid]) -> Result<i64, Failure> {
+    let counted = spi::rows(sql, arguments, |row| row.required::<i64>(1))?;
+    Ok(counted.into_iter().sum())
+}
+
+/// Gives back what `page` allocated in Postgres's memory, which otherwise lasts as long as the
+/// function, and so would grow with the tables.
+fn in_own_memory<R>(page: impl FnOnce() -> R) -> R {
+    // SAFETY: what a page returns is Rust's own.
+    unsafe { PgMemoryContexts::new("payments.rebuild").switch_to(|_| page()) }
+}
