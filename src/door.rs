@@ -14,22 +14,19 @@ use stripe::{Answer, Client, Environment};
 /// Refuses transactions in which the ledger could go wrong without a sign: at REPEATABLE READ two
 /// webhooks of one payment, each blind to the other, both commit, and the later one's row is stale.
 pub fn require_read_committed() -> Result<(), Failure> {
-    let refused = |message: &str, hint: &str| {
-        Err(Failure::new(
-            SqlState::WRONG_TRANSACTION_STATE,
-            "wrong_transaction",
-            message,
-        )
-        .hint(hint))
+    let refused = |sqlstate, message: &str, hint: &str| {
+        Err(Failure::new(sqlstate, "wrong_transaction", message).hint(hint))
     };
     if !identity::isolation_is_read_committed() {
         return refused(
+            SqlState::WRONG_TRANSACTION_STATE,
             "payments works at isolation level READ COMMITTED only",
             "Begin the transaction with: begin isolation level read committed",
         );
     }
     if identity::transaction_is_read_only() {
         return refused(
+            SqlState::READ_ONLY_TRANSACTION,
             "payments cannot write in a read-only transaction",
             "Through a gateway, call the function with POST; on a standby, connect to the primary.",
         );

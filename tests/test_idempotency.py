@@ -531,7 +531,7 @@ def test_another_isolation_level_is_refused_before_stripe_is_asked(shop, level):
 def test_a_read_only_transaction_is_refused_before_stripe_is_asked(shop):
     with transaction(shop) as connection:
         connection.read_only = True
-        with refused("25000", "wrong_transaction") as refusal:
+        with refused("25006", "wrong_transaction") as refusal:
             buy(shop, connection)
     assert refusal.hint.startswith("Through a gateway, call the function with POST")
     assert shop.stripe.control.requests() == []

@@ -274,7 +274,7 @@ def test_a_lost_answer_is_asked_for_again_in_the_same_call(shop):
 def test_a_read_only_transaction_is_refused(shop):
     connection = shop.db.connect("authenticated", autocommit=False)
     connection.read_only = True
-    with refused("25000", "wrong_transaction"):
+    with refused("25006", "wrong_transaction"):
         shop.portal(connection, subject=RED)
 
 

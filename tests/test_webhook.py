@@ -354,7 +354,7 @@ class TestTheTransaction:
     def test_a_read_only_transaction_is_refused(self, postman):
         with postman.db.connect(autocommit=False) as connection:
             connection.execute("set transaction read only")
-            assert refusal(lambda: postman.deliver(BODY, connection=connection)) == ("25000", "wrong_transaction")
+            assert refusal(lambda: postman.deliver(BODY, connection=connection)) == ("25006", "wrong_transaction")
 
     def test_what_the_caller_did_stays_with_the_caller(self, postman):
         refuse_products(postman.db)

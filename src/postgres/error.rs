@@ -25,6 +25,8 @@ impl SqlState {
     pub const UNIQUE_VIOLATION: SqlState = SqlState::new("23505");
     /// The transaction's isolation level or access mode does not allow this.
     pub const WRONG_TRANSACTION_STATE: SqlState = SqlState::new("25000");
+    /// A read-only transaction; to a gateway that opened it for a GET: 405, method not allowed.
+    pub const READ_ONLY_TRANSACTION: SqlState = SqlState::new("25006");
     /// Not allowed by privileges, row-level security or a closed environment.
     pub const INSUFFICIENT_PRIVILEGE: SqlState = SqlState::new("42501");
     /// Not configured, or a secret that cannot be read.
