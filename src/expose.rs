@@ -23,6 +23,10 @@ const EXPOSED: &[&str] = &[
 /// <https://docs.postgrest.org/en/stable/references/transactions.html#function-settings>
 const STATEMENT_TIMEOUT: &str = "15s";
 
+/// It takes this one, too, from the function before the role: else a role with another level by default
+/// could call none of them.
+const ISOLATION: &str = "read committed";
+
 /// A function to be wrapped.
 struct Inner {
     name: String,
@@ -59,9 +63,15 @@ fn expose(schema: &str) {
             }
             Ok::<_, Failure>(())
         })?;
-        spi::execute("notify pgrst, 'reload schema'", &[])?;
-        Ok(())
+        tell_gateways()
     })
+}
+
+/// Has PostgREST, and what follows its example, read the schema again once this is committed.
+/// <https://docs.postgrest.org/en/stable/references/schema_cache.html>
+pub fn tell_gateways() -> Result<(), Failure> {
+    spi::execute("notify pgrst, 'reload schema'", &[])?;
+    Ok(())
 }
 
 fn wrap(schema: &str, inner: &Inner) -> Result<(), Failure> {
@@ -94,6 +104,7 @@ fn wrap(schema: &str, inner: &Inner) -> Result<(), Failure> {
             "create or replace function {name}({arguments}) returns {result}
              language sql volatile security invoker
              set search_path = '' set statement_timeout = '{STATEMENT_TIMEOUT}'
+             set default_transaction_isolation = '{ISOLATION}'
              as {body}",
             arguments = inner.arguments,
             result = inner.result,

@@ -784,7 +784,7 @@ def test_a_gateway_is_told_to_reload(api):
 def test_a_gateway_gives_exposed_functions_the_time_that_stripe_needs(api):
     api.execute("select payments.expose('api')")
     settings = api.execute("select distinct proconfig from pg_proc where pronamespace = 'api'::regnamespace").fetchall()
-    assert settings == [(['search_path=""', "statement_timeout=15s"],)]
+    assert settings == [(['search_path=""', "statement_timeout=15s", "default_transaction_isolation=read committed"],)]
 
 
 def test_exposing_again_changes_nothing(api):

@@ -9,6 +9,7 @@
 //! is moved over from there; everything else is compared by its definition in the catalog. So a
 //! table is described once, in `tables.sql`, whether it is made or mended.
 
+use crate::expose::tell_gateways;
 use crate::postgres::error::{Failure, SqlState, surface};
 use crate::postgres::spi::Statement;
 use crate::postgres::{identity, lock, spi};
@@ -47,6 +48,7 @@ fn install(owner: Option<&str>) -> String {
 
         let outcome = identity::as_user(identity::extension_owner()?, || reconcile(owner))?;
         identity::as_user(owner, add_connections)?;
+        tell_gateways()?;
         for report in outcome.reports {
             pgrx::notice!("{report}");
         }
