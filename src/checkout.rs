@@ -427,16 +427,15 @@ impl Checkout {
             }
             Err(error) => error,
         };
+        let is_gone = match &customer {
+            Some(customer) if customers::is_unknown(&error) => {
+                customers::is_deleted(client, self.environment, customer)?
+            }
+            _ => false,
+        };
         // Only another key can get another answer than the one Stripe remembers, or ask for another
         // customer than one that was deleted.
-        let helps = is_stuck(&error)
-            || match &customer {
-                Some(customer) if customers::is_unknown(&error) => {
-                    customers::is_deleted(client, self.environment, customer)?
-                }
-                _ => false,
-            };
-        if is_last || !helps {
+        if is_last || !(is_gone || is_stuck(&error)) {
             return Err(failure(error));
         }
         record_failure(self.environment, session.id, &error.to_string())?;

@@ -1,7 +1,7 @@
 //! Which Stripe customer a subject is.
 
 use crate::door;
-use crate::postgres::error::Failure;
+use crate::postgres::error::{Failure, SqlState};
 use crate::postgres::spi::Statement;
 use crate::postgres::{lock, sealed};
 use crate::stripe_errors::failure;
@@ -126,9 +126,9 @@ pub fn for_checkout(
     }
 }
 
-/// A customer that Stripe remembers under an idempotency key may have been deleted since; then the
-/// next key makes another.
-const CUSTOMERS_PER_CALL: u32 = 3;
+/// Stripe may remember, under an idempotency key, a failure or a customer who was deleted since; then
+/// the next key makes another. The last key is nobody's, so that it remembers nothing.
+const KEYS_PER_CALL: u32 = 3;
 
 fn create(
     client: &Client,
@@ -143,31 +143,46 @@ fn create(
             "payments_subject_id": subject.id,
         },
     });
-    for attempt in 1..=CUSTOMERS_PER_CALL {
-        // The e-mail is part of the key, because Stripe refuses a key with other parameters.
-        let key = sealed::derive(
-            "customer",
-            &[
-                environment.as_str(),
-                &subject.kind,
-                &subject.id,
-                email.unwrap_or_default(),
-                &attempt.to_string(),
-            ],
-        )?;
-        let key = format!("payments-customer-{}", hex::encode(&key[..16]));
+    for attempt in 1..=KEYS_PER_CALL {
+        let is_last = attempt == KEYS_PER_CALL;
+        let key = match is_last {
+            true => uuid::Uuid::new_v4().to_string(),
+            false => derived_key(environment, subject, email, attempt)?,
+        };
+        let key = format!("payments-customer-{key}");
         let customer = match client.post("/v1/customers", &without_nulls(&parameters), &key) {
             Ok(answer) => door::take_answer(client, environment, answer)?,
-            Err(error) if error.is_replayed() => continue,
+            Err(error) if error.is_replayed() && !is_last => continue,
             Err(error) => return Err(failure(error)),
         };
         if !says_deleted(&customer) {
             return door::id_of(&customer);
         }
     }
-    Err(Failure::internal(
-        "no idempotency key is left for a customer of this subject",
+    Err(Failure::new(
+        SqlState::BAD_GATEWAY,
+        "no_customer_made",
+        "every customer that Stripe made for this subject was deleted at once",
     ))
+}
+
+/// The e-mail is part of the key, because Stripe refuses a key with other parameters.
+fn derived_key(
+    environment: Environment,
+    subject: &Subject,
+    email: Option<&str>,
+    attempt: u32,
+) -> Result<String, Failure> {
+    let attempt = attempt.to_string();
+    let parts = [
+        environment.as_str(),
+        &subject.kind,
+        &subject.id,
+        email.unwrap_or_default(),
+        &attempt,
+    ];
+    let key = sealed::derive("customer", &parts)?;
+    Ok(hex::encode(&key[..16]))
 }
 
 /// Does Stripe not know the customer that a request named?

@@ -368,6 +368,24 @@ def test_a_customer_deleted_before_anything_was_bought_is_replaced(shop):
     assert second.stripe_customer_id not in (None, first.stripe_customer_id)
 
 
+def test_customers_deleted_again_and_again_are_replaced(shop):
+    customers = set()
+    for _ in range(6):
+        row = shop.checkout("alice")
+        customers.add(row.stripe_customer_id)
+        shop.stripe.control.delete(row.stripe_customer_id)
+    assert len(customers) == 6
+
+
+def test_a_customer_is_made_after_any_number_of_stored_failures(shop):
+    shop.stripe.control.fault("server_error", path="/v1/customers", stored=True, times=40)
+    for _ in range(5):
+        with refused("PT502", "stripe_failed"):
+            shop.checkout("alice")
+    shop.stripe.control.clear_faults()
+    assert shop.checkout("alice").status == "open"
+
+
 def test_two_first_checkouts_at_once_make_one_customer(shop):
     shop.stripe.control.fault("delay", path="/v1/customers", after=0.3)
     both = [Task(lambda: shop.checkout("alice")) for _ in range(2)]

@@ -338,6 +338,16 @@ def test_a_customer_that_appeared_in_between_leads_to_the_next_generation(shop):
     assert row.stripe_checkout_session_id != lost.stripe_checkout_session_id
 
 
+def test_a_customer_deleted_between_rolled_back_calls_is_replaced_in_each(shop):
+    shop.buy("alice", metadata={"order_id": "1"})
+    shop.stripe.control.delete(shop.db.value("select stripe_customer_id from payments.customers"))
+    for _ in range(5):
+        with transaction(shop) as connection:
+            assert buy(shop, connection).status == "open"
+            connection.rollback()
+    assert buy(shop).status == "open"
+
+
 @pytest.mark.parametrize(
     "changed",
     [
