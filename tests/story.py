@@ -6,6 +6,8 @@ import itertools
 import json
 from typing import Any
 
+import psycopg
+
 from fake_stripe import FakeStripe
 from fake_stripe.webhooks import text
 from harness.database import Database
@@ -41,7 +43,13 @@ class Shop:
         self.price = stripe.control.price(1900)["id"]
         self.plan = stripe.control.price(900, name="Pro", interval="month", lookup_key="pro")["id"]
 
-    def checkout(self, mode: str = "payment", subject: str | None = "alice", metadata: dict | None = None) -> str:
+    def checkout(
+        self,
+        mode: str = "payment",
+        subject: str | None = "alice",
+        metadata: dict | None = None,
+        connection: psycopg.Connection | None = None,
+    ) -> str:
         """The id of a session at Stripe, for a user."""
         price = self.price if mode == "payment" else self.plan
         arguments = {
@@ -50,7 +58,7 @@ class Shop:
             "subject": subject and json.dumps({"type": "user", "id": subject}),
             "metadata": json.dumps(metadata or {}),
         }
-        return self.db.value(CHECKOUT, arguments)
+        return (connection or self.db).execute(CHECKOUT, arguments).fetchone()[0]
 
     def events(self, after: str | None = None) -> list[dict[str, Any]]:
         """What Stripe has to tell, in the order in which it happened."""
