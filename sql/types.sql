@@ -755,6 +755,59 @@ comment on column payments.connection.created_at is
 comment on column payments.connection.updated_at is
     'When the facts in this row last changed.';
 
+create type payments.sync_run as (
+    environment text,
+    object text,
+    status text,
+    listed bigint,
+    asked bigint,
+    failed bigint,
+    began_at timestamptz,
+    history_until timestamptz,
+    read_until timestamptz,
+    completed_at timestamptz,
+    attempts integer,
+    resume_at timestamptz,
+    last_error text,
+    cursor json,
+    requested_at timestamptz,
+    updated_at timestamptz
+);
+comment on type payments.sync_run is
+    'How far a list of Stripe''s has been read. Rows of payments.sync_runs; returned by sync_step() and poll_step().';
+comment on column payments.sync_run.environment is
+    'test or live.';
+comment on column payments.sync_run.object is
+    'The list: products, customers, payment_intents …; events, which poll_events() reads; or due, what Stripe must be asked about one by one.';
+comment on column payments.sync_run.status is
+    'listing, asking (for objects that the list did not show, one by one) or complete.';
+comment on column payments.sync_run.listed is
+    'How many objects this run has read from the list; for events, how many were new.';
+comment on column payments.sync_run.asked is
+    'How many objects this run has asked for one by one.';
+comment on column payments.sync_run.failed is
+    'How many objects of this run are mirrored while their rows are as before, because a trigger refused them. The next run tries again.';
+comment on column payments.sync_run.began_at is
+    'When this run sent its first request, on Stripe''s clock.';
+comment on column payments.sync_run.history_until is
+    'When the list was first asked for, on Stripe''s clock: what is older came in without firing triggers.';
+comment on column payments.sync_run.read_until is
+    'For events: all up to here were read.';
+comment on column payments.sync_run.completed_at is
+    'When the list was last read to its end.';
+comment on column payments.sync_run.attempts is
+    'How often in a row Stripe failed or asked to wait.';
+comment on column payments.sync_run.resume_at is
+    'Stripe is left alone until then.';
+comment on column payments.sync_run.last_error is
+    'What Stripe said last, if it failed.';
+comment on column payments.sync_run.cursor is
+    'Where the next step goes on.';
+comment on column payments.sync_run.requested_at is
+    'When this run was asked for; the same for all lists of a run.';
+comment on column payments.sync_run.updated_at is
+    'When the last step was taken.';
+
 create type payments.webhook_receipt as (
     environment text,
     stripe_event_id text,

@@ -9,7 +9,7 @@ use crate::stripe_errors::failure;
 use ledger::{Changes, Key, Lock, Observation, Outcome, Scope, Source, Store, observe};
 use pgrx::Uuid;
 use serde_json::{Map, Value, json};
-use stripe::{Answer, Client, Environment};
+use stripe::{Answer, Client, Environment, resources};
 
 /// Refuses transactions in which the ledger could go wrong without a sign: at REPEATABLE READ two
 /// webhooks of one payment, each blind to the other, both commit, and the later one's row is stale.
@@ -62,25 +62,14 @@ pub fn fetch(
     object_type: &str,
     id: &str,
 ) -> Result<Map<String, Value>, Failure> {
-    let collection = match object_type {
-        "checkout.session" => "checkout/sessions",
-        "customer" => "customers",
-        "price" => "prices",
-        "subscription" => "subscriptions",
-        _ => {
-            return Err(Failure::internal(
-                "nothing says where these objects are fetched from",
-            ));
-        }
-    };
+    let path = resources::path(object_type, id)
+        .ok_or_else(|| Failure::internal("nothing says where these objects are fetched from"))?;
     let key = Key {
         object_type: object_type.to_owned(),
         id: id.to_owned(),
     };
     let after = as_owner(|| Tables::of(environment).mark(&key))?;
-    let answer = client
-        .get(&format!("/v1/{collection}/{id}"), &json!({}))
-        .map_err(failure)?;
+    let answer = client.get(&path, &json!({})).map_err(failure)?;
     take(
         environment,
         object(answer.body)?,
@@ -124,11 +113,28 @@ pub fn enter(
     source: &str,
     observations: &[Observation],
 ) -> Result<Changes, Failure> {
+    enter_into(Tables::of(environment), source, observations)
+}
+
+/// The same, but no trigger fires on what is written.
+pub fn enter_silently(
+    environment: Environment,
+    source: &str,
+    observations: &[Observation],
+) -> Result<Changes, Failure> {
+    enter_into(Tables::of(environment).silently(), source, observations)
+}
+
+fn enter_into(
+    mut tables: Tables,
+    source: &str,
+    observations: &[Observation],
+) -> Result<Changes, Failure> {
     as_owner(|| {
         settings::with_source(source, || {
             persist(|locks, contended| {
                 subtransaction::undoable(|| {
-                    let changes = observe_once(environment, observations, locks, contended)?;
+                    let changes = observe_once(&mut tables, observations, locks, contended)?;
                     fire_deferred_triggers_of_ours()?;
                     Ok(changes)
                 })
@@ -155,12 +161,12 @@ pub fn persist<T>(
 
 /// Observes with these locks held, or says in `contended` which others it takes, and fails.
 pub fn observe_once(
-    environment: Environment,
+    tables: &mut Tables,
     observations: &[Observation],
     locks: &[Lock],
     contended: &mut Vec<Lock>,
 ) -> Result<Changes, Failure> {
-    match observe(&mut Tables::of(environment), observations.to_vec(), locks)? {
+    match observe(tables, observations.to_vec(), locks)? {
         Outcome::Settled(changes) => Ok(changes),
         Outcome::Contended(more) => {
             contended.extend(more);
@@ -252,14 +258,16 @@ fn type_of(object: &Map<String, Value>) -> Result<&str, Failure> {
         .ok_or_else(malformed)
 }
 
-fn object(body: Value) -> Result<Map<String, Value>, Failure> {
+/// An answer that is an object.
+pub fn object(body: Value) -> Result<Map<String, Value>, Failure> {
     match body {
         Value::Object(object) => Ok(object),
         _ => Err(malformed()),
     }
 }
 
-fn malformed() -> Failure {
+/// An answer that is not what was asked for.
+pub fn malformed() -> Failure {
     Failure::new(
         SqlState::BAD_GATEWAY,
         "malformed_answer",

@@ -41,7 +41,8 @@ impl Incoming<'_> {
         let observation = self.observation()?;
         let status = self.status_if_nothing_fails(observation.as_ref());
         if self.record(status)? {
-            return self.carry_out(observation, status, 1);
+            let outcome = self.apply(observation)?;
+            return self.receipt(outcome, status, 1);
         }
         let earlier = self.earlier()?;
         // While an endpoint is replaced by one of a newer version both send every event, each in
@@ -57,10 +58,36 @@ impl Incoming<'_> {
     /// # Errors
     /// As [`Incoming::process`].
     pub fn replay(&self) -> Result<Receipt, Failure> {
-        let observation = self.observation()?;
+        self.settle(self.observation()?)
+    }
+
+    /// Has the recorded event be this observation: what it says, or what Stripe says of its object
+    /// now.
+    ///
+    /// # Errors
+    /// As [`Incoming::process`].
+    pub fn settle(&self, observation: Option<Observation>) -> Result<Receipt, Failure> {
         let status = self.status_if_nothing_fails(observation.as_ref());
         let attempts = self.earlier()?.attempts;
         self.carry_out(observation, status, attempts + 1)
+    }
+
+    /// Records the event, for [`Incoming::replay`] to do what it says; false if it is there already.
+    pub fn file(&self) -> Result<bool, Failure> {
+        self.record(Status::Pending)
+    }
+
+    /// The receipt of a recorded event that is left for later.
+    pub fn left_pending(&self) -> Receipt {
+        Receipt {
+            environment: self.environment,
+            event_id: self.event.id.clone(),
+            event_type: self.event.kind.clone(),
+            status: Status::Pending,
+            duplicate: false,
+            attempts: 0,
+            error: None,
+        }
     }
 
     fn status_if_nothing_fails(&self, observation: Option<&Observation>) -> Status {
@@ -70,22 +97,30 @@ impl Incoming<'_> {
         }
     }
 
-    /// Applies the event and has its row say what became of it, which at the first attempt it
-    /// already does unless that failed.
+    /// Applies the event, which was recorded before, and has its row say what became of it.
     fn carry_out(
         &self,
         observation: Option<Observation>,
         status: Status,
         attempt: i32,
     ) -> Result<Receipt, Failure> {
-        let error = match observation {
-            Some(observation) => self.apply(observation)?.err(),
-            None => None,
-        };
-        match &error {
-            Some(error) => self.record_failure(attempt, error)?,
-            None if attempt > 1 => self.record_success(attempt, status)?,
-            None => (),
+        let outcome = self.apply(observation)?;
+        if outcome.is_ok() {
+            self.record_success(attempt, status)?;
+        }
+        self.receipt(outcome, status, attempt)
+    }
+
+    /// What became of the event; its row says so if it failed.
+    fn receipt(
+        &self,
+        outcome: Result<(), CapturedError>,
+        status: Status,
+        attempt: i32,
+    ) -> Result<Receipt, Failure> {
+        let error = outcome.err();
+        if let Some(error) = &error {
+            self.record_failure(attempt, error)?;
         }
         Ok(Receipt {
             environment: self.environment,
@@ -118,8 +153,8 @@ impl Incoming<'_> {
         Ok(Observation::new(object, self.event.created, source))
     }
 
-    /// Writes the event's row as it will be if nothing fails; false if it is there already.
-    /// A twin that is being processed is waited for.
+    /// Writes the event's row as it will be if nothing fails, or as pending; false if it is there
+    /// already. A twin that is being processed is waited for.
     fn record(&self, status: Status) -> Result<bool, Failure> {
         static RECORD: Statement = Statement::new(
             "insert into payments.webhook_events (
@@ -128,8 +163,9 @@ impl Incoming<'_> {
                  payload, stripe_created_at, received_at, processed_at
              )
              values (
-                 $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 1, $11::json, $12,
-                 pg_catalog.clock_timestamp(), pg_catalog.clock_timestamp()
+                 $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, ($10 <> 'pending')::integer, $11::json, $12,
+                 pg_catalog.clock_timestamp(),
+                 case when $10 <> 'pending' then pg_catalog.clock_timestamp() end
              )
              on conflict do nothing",
         );
@@ -176,12 +212,23 @@ impl Incoming<'_> {
 
     /// Mirrors and projects, with the app's triggers, the deferred ones too. If that fails, all of
     /// it is undone but what the mirror learns.
-    fn apply(&self, observation: Observation) -> Result<Result<(), CapturedError>, Failure> {
+    fn apply(
+        &self,
+        observation: Option<Observation>,
+    ) -> Result<Result<(), CapturedError>, Failure> {
+        let Some(observation) = observation else {
+            return Ok(Ok(()));
+        };
         let observations = [observation];
         let applied = settings::with_source(self.source, || {
             door::persist(|locks, contended| {
                 subtransaction::attempt(|| {
-                    door::observe_once(self.environment, &observations, locks, contended)?;
+                    door::observe_once(
+                        &mut Tables::of(self.environment),
+                        &observations,
+                        locks,
+                        contended,
+                    )?;
                     spi::execute("set constraints all immediate", &[])?;
                     Ok(())
                 })
@@ -264,6 +311,7 @@ fn error_json(error: &CapturedError) -> Value {
 /// What became of an event.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Status {
+    Pending,
     Processed,
     Ignored,
     Failed,
@@ -272,6 +320,7 @@ enum Status {
 impl Status {
     fn as_str(self) -> &'static str {
         match self {
+            Status::Pending => "pending",
             Status::Processed => "processed",
             Status::Ignored => "ignored",
             Status::Failed => "failed",

@@ -36,6 +36,14 @@ const ADMIN: &[&str] = &[
     "replay_failed",
     "prune_webhook_events",
     "rebuild",
+    "sync",
+    "sync_step",
+    "sync_next",
+    "poll_events",
+    "poll_step",
+    "poll_page",
+    "poll_event",
+    "poll_due",
 ];
 
 /// Lets a role start checkouts and open portals: those that the policies on the two tables allow.

@@ -20,6 +20,7 @@ mod replay;
 mod secrets;
 mod store;
 mod stripe_errors;
+mod sync;
 mod webhook;
 
 use pgrx::extension_sql_file;
@@ -38,6 +39,7 @@ extension_sql_file!("../sql/portal.sql", requires = ["types"]);
 extension_sql_file!("../sql/webhook.sql", requires = ["types"]);
 extension_sql_file!("../sql/replay.sql", requires = ["types", "webhook"]);
 extension_sql_file!("../sql/rebuild.sql", requires = ["types"]);
+extension_sql_file!("../sql/sync.sql", requires = ["types"]);
 extension_sql_file!("../sql/finalize.sql", finalize);
 
 /// How Stripe's secrets begin, which the server log must not show.

@@ -27,6 +27,7 @@ insert into payments.webhook_events (environment, stripe_event_id, payload)
 values ('test', 'evt_1', '{"b": 1,  "a": "\\u0000"}');
 insert into payments.stripe_objects (environment, object_type, object_id, body, as_of)
 values ('test', 'customer', 'cus_1', '{}', '2026-01-01');
+insert into payments.sync_runs (environment, object, status, cursor) values ('test', 'prices', 'complete', '"complete"');
 update payments.stripe_connections set status = 'connected', masked_key = 'sk_test_****last4' where environment = 'test';
 insert into payments.secrets (id, environment, kind, sealed)
 values ('00000000-0000-4000-8000-000000000004', 'test', 'stripe_key', 'sealed');

@@ -185,6 +185,32 @@ create index webhook_events_received_idx on webhook_events (received_at);
 create index webhook_events_failed_idx
 on webhook_events (environment, received_at) where processing_status = 'failed';
 
+create index webhook_events_pending_idx
+on webhook_events (environment, stripe_created_at, stripe_event_id) where processing_status = 'pending';
+create index webhook_events_object_idx on webhook_events (environment, object_id);
+
+create table sync_runs (
+    like payments.sync_run including comments,
+    primary key (environment, object),
+    check (environment in ('test', 'live')),
+    check (status in ('listing', 'asking', 'complete'))
+) with (fillfactor = 50);
+alter table sync_runs
+    alter status set not null,
+    alter listed set default 0,
+    alter listed set not null,
+    alter asked set default 0,
+    alter asked set not null,
+    alter failed set default 0,
+    alter failed set not null,
+    alter attempts set default 0,
+    alter attempts set not null,
+    alter cursor set not null,
+    alter updated_at set default now(),
+    alter updated_at set not null,
+    enable row level security;
+comment on table sync_runs is 'How far each list of Stripe''s has been read, by sync() and poll_events().';
+
 create table stripe_objects (
     like payments.stripe_object including comments,
     primary key (environment, object_type, object_id),

@@ -79,6 +79,23 @@ pub fn undoable<T>(mut work: impl FnMut() -> Result<T, Failure>) -> Result<T, Fa
     })
 }
 
+/// Like [`undoable`], but None when another transaction is in the way: a lock was not to be had in
+/// time (55P03), or both waited for each other (40P01).
+pub fn unless_busy<T>(mut work: impl FnMut() -> Result<T, Failure>) -> Result<Option<T>, Failure> {
+    match once(&mut work) {
+        Ok(value) => Ok(Some(value)),
+        Err(Undone::Failed(failure)) => Err(failure),
+        Err(Undone::Raised(error)) => match error.sqlstate() {
+            SqlState::LOCK_NOT_AVAILABLE | SqlState::DEADLOCK_DETECTED => {
+                drop(error.captured());
+                Ok(None)
+            }
+            _ => error.raise_again(),
+        },
+        Err(Undone::Panicked(panic)) => resume_unwind(panic),
+    }
+}
+
 fn passes(sqlstate: SqlState) -> bool {
     let classes = ["57", "40", "53", "XX"];
     let text = sqlstate.as_str();

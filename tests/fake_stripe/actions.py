@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from . import buyer, form, webhooks
 from .api import Call, route
 from .faults import KINDS
+from .history import populate
 from .ids import type_of
 from .resources.disputes import close_dispute, open_dispute, update_dispute
 from .resources.payments import capture_intent
@@ -107,6 +108,11 @@ class Control:
         if lookup_key:
             params["lookup_key"] = lookup_key
         return self.call("POST", "/v1/prices", params, livemode)
+
+    def populate(self, objects: int, seconds: int = 3 * 365 * 86400, livemode: bool = False) -> dict[str, int]:
+        """Years of business: so many objects of the past, without events; how many there are of each type."""
+        with self._world.lock:
+            return populate(self, self._store(livemode), objects, seconds)
 
     def get(self, id: str) -> Object:
         """Any object by its id, in whichever account and mode it is."""
