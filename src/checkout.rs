@@ -85,7 +85,7 @@ pub fn refused_argument(invalid: Invalid) -> Failure {
 }
 
 /// Each generation costs a request to Stripe, and the call has one budget.
-const GENERATIONS_PER_CALL: u32 = 4;
+const GENERATIONS_PER_CALL: u32 = 6;
 
 struct Checkout {
     environment: Environment,
@@ -427,9 +427,9 @@ impl Checkout {
             }
             Err(error) => error,
         };
-        let is_gone = match &customer {
-            Some(customer) if customers::is_unknown(&error) => {
-                customers::is_deleted(client, self.environment, customer)?
+        let is_gone = match (&self.request.subject, &customer) {
+            (Some(subject), Some(customer)) if customers::is_unknown(&error) => {
+                customers::is_deleted(client, self.environment, subject, customer)?
             }
             _ => false,
         };

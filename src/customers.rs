@@ -114,16 +114,21 @@ pub fn for_checkout(
     if let Some(customer) = known()? {
         return Ok(customer);
     }
+    wait_for_others(environment, subject);
+    match known()? {
+        Some(customer) => Ok(customer),
+        None => create(client, environment, subject, email),
+    }
+}
+
+/// Makes other checkouts of the subject that would make a customer wait for this transaction.
+fn wait_for_others(environment: Environment, subject: &Subject) {
     lock::exclusive(&[
         "customer of",
         environment.as_str(),
         &subject.kind,
         &subject.id,
     ]);
-    match known()? {
-        Some(customer) => Ok(customer),
-        None => create(client, environment, subject, email),
-    }
 }
 
 /// Stripe may remember, under an idempotency key, a failure or a customer who was deleted since; then
@@ -191,12 +196,17 @@ pub fn is_unknown(error: &stripe::Error) -> bool {
     error.resource_missing() && param == Some("customer")
 }
 
-/// Asks Stripe whether a customer was deleted, and keeps the answer.
+/// Asks Stripe whether a subject's customer was deleted, and keeps the answer.
+///
+/// Whoever makes a customer comes by the deleted one while others wait: in the other order, two
+/// would wait for each other.
 pub fn is_deleted(
     client: &Client,
     environment: Environment,
+    subject: &Subject,
     customer: &str,
 ) -> Result<bool, Failure> {
+    wait_for_others(environment, subject);
     let customer = door::fetch(client, environment, "customer", customer)?;
     Ok(says_deleted(&customer))
 }

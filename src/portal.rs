@@ -130,7 +130,7 @@ fn ask(
     let answer = match client.post("/v1/billing_portal/sessions", &parameters, &key) {
         Ok(answer) => answer,
         Err(error) if customers::is_unknown(&error) => {
-            return match customers::is_deleted(client, environment, customer)? {
+            return match customers::is_deleted(client, environment, &request.subject, customer)? {
                 true => Ok(None),
                 false => Err(failure(error)),
             };

@@ -310,12 +310,12 @@ def test_all_generations_of_a_call_share_one_budget(shop):
 
 
 def test_two_backends_that_meet_stored_failures_get_one_session(shop):
-    shop.stripe.control.fault("server_error", path=SESSIONS, stored=True, should_retry=False, times=1 + 2 + 3)
-    for _ in range(3):
+    shop.stripe.control.fault("server_error", path=SESSIONS, stored=True, should_retry=False, times=sum(range(6)))
+    for _ in range(5):
         with refused("PT502", "stripe_failed"):
             buy(shop)
     one, other = (task.result() for task in [Task(lambda: buy(shop)) for _ in range(2)])
-    assert (one.status, one.generation) == ("open", 4)
+    assert (one.status, one.generation) == ("open", 6)
     assert one == other
     assert len(sessions_at_stripe(shop)) == 1
 
@@ -525,6 +525,14 @@ def test_a_restore_under_another_sealing_key_forgets_no_generation(shop):
     assert buy(shop, idempotency_key="order:8") == opened
     next_generation = buy(shop, idempotency_key="order:9")
     assert (next_generation.status, next_generation.generation) == ("open", 2)
+
+
+def test_two_backends_that_find_a_customer_deleted_do_not_wait_for_each_other(shop):
+    shop.buy("alice", metadata={"order_id": "1"})
+    for _ in range(3):
+        shop.stripe.control.delete(shop.checkout("alice").stripe_customer_id)
+        tasks = [Task(lambda: buy(shop, idempotency_key=None)) for _ in range(4)]
+        assert len({task.result().stripe_customer_id for task in tasks}) == 1
 
 
 @pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
