@@ -409,7 +409,7 @@ impl Checkout {
     /// Has Stripe make the session.
     fn start(&self, client: &Client, session: &Session, is_last: bool) -> Result<Outcome, Failure> {
         let customer = self.customer(client)?;
-        let prices = prices::resolve(client, self.environment, &self.request)?;
+        let prices = prices::resolve(client, self.environment, self.request.prices())?;
         let parameters = self
             .request
             .session_parameters(

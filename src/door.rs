@@ -5,8 +5,8 @@ use crate::postgres::error::{Failure, SqlState};
 use crate::postgres::spi::{self, Statement};
 use crate::postgres::{identity, settings, subtransaction};
 use crate::store::Tables;
-use crate::stripe_errors::failure;
-use ledger::{Changes, Key, Lock, Observation, Outcome, Scope, Source, Store, observe};
+use crate::stripe_errors::failure_of;
+use ledger::{Changes, Key, Lock, Mark, Observation, Outcome, Scope, Source, Store, observe};
 use pgrx::Uuid;
 use serde_json::{Map, Value, json};
 use stripe::{Answer, Client, Environment, resources};
@@ -34,7 +34,7 @@ pub fn require_read_committed() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Takes the answer to our own POST into the ledger and returns the object.
+/// Takes the answer to a POST that made something into the ledger and returns the object.
 ///
 /// An answer that Stripe repeats from an earlier request is old news: the object is fetched.
 pub fn take_answer(
@@ -42,17 +42,37 @@ pub fn take_answer(
     environment: Environment,
     answer: Answer,
 ) -> Result<Map<String, Value>, Failure> {
+    take_change(client, environment, answer, None)
+}
+
+/// How much is mirrored of an object that Stripe is about to be asked to change.
+pub fn mark(
+    environment: Environment,
+    object_type: &str,
+    id: &str,
+) -> Result<Option<Mark>, Failure> {
+    let key = Key {
+        object_type: object_type.to_owned(),
+        id: id.to_owned(),
+    };
+    as_owner(|| Tables::of(environment).mark(&key))
+}
+
+/// Takes the answer to a request that changed something, like [`take_answer`]. It outranks what was
+/// mirrored `after` which the request was sent: an event of the same second that we had already
+/// seen would else hide from the caller what the caller did.
+pub fn take_change(
+    client: &Client,
+    environment: Environment,
+    answer: Answer,
+    after: Option<Mark>,
+) -> Result<Map<String, Value>, Failure> {
     let body = object(answer.body)?;
     if answer.replayed {
         let id = id_of(&body)?;
         return fetch(client, environment, type_of(&body)?, &id);
     }
-    take(
-        environment,
-        body,
-        answer.as_of,
-        Source::Answer { after: None },
-    )
+    take(environment, body, answer.as_of, Source::Answer { after })
 }
 
 /// Asks Stripe for an object, takes it into the ledger and returns it.
@@ -64,12 +84,10 @@ pub fn fetch(
 ) -> Result<Map<String, Value>, Failure> {
     let path = resources::path(object_type, id)
         .ok_or_else(|| Failure::internal("nothing says where these objects are fetched from"))?;
-    let key = Key {
-        object_type: object_type.to_owned(),
-        id: id.to_owned(),
-    };
-    let after = as_owner(|| Tables::of(environment).mark(&key))?;
-    let answer = client.get(&path, &json!({})).map_err(failure)?;
+    let after = mark(environment, object_type, id)?;
+    let answer = client
+        .get(&path, &json!({}))
+        .map_err(|error| failure_of(object_type, error))?;
     take(
         environment,
         object(answer.body)?,

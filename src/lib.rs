@@ -1,6 +1,7 @@
 //! Stripe Checkout, the customer portal, webhooks and synced payment state, inside Postgres.
 
 mod access;
+mod catalog;
 mod checkout;
 mod connection;
 mod customers;
@@ -16,10 +17,12 @@ mod postgres;
 mod prices;
 mod proof;
 mod rebuild;
+mod refunds;
 mod replay;
 mod secrets;
 mod store;
 mod stripe_errors;
+mod subscriptions;
 mod sync;
 mod webhook;
 
@@ -34,6 +37,8 @@ extension_sql_file!("../sql/install.sql", requires = ["types"]);
 extension_sql_file!("../sql/connection.sql", requires = ["types"]);
 extension_sql_file!("../sql/access.sql", requires = ["types"]);
 extension_sql_file!("../sql/checkout.sql", requires = ["types"]);
+extension_sql_file!("../sql/catalog.sql", requires = ["types"]);
+extension_sql_file!("../sql/billing.sql", requires = ["types"]);
 extension_sql_file!("../sql/link.sql", requires = ["types"]);
 extension_sql_file!("../sql/portal.sql", requires = ["types"]);
 extension_sql_file!("../sql/webhook.sql", requires = ["types"]);

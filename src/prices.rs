@@ -1,4 +1,4 @@
-//! What is known of the prices that a checkout names.
+//! What is known of prices that are named by an id or a lookup key.
 
 use crate::connection::as_owner;
 use crate::door;
@@ -8,17 +8,15 @@ use crate::stripe_errors::failure;
 use ledger::{Observation, Source};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use stripe::checkout::{Price, PriceRef, Request};
+use stripe::checkout::{Price, PriceRef};
 use stripe::{Client, Environment};
 
-/// Finds every price that a request names: here, or else at Stripe. One that is nowhere is left
-/// out.
+/// Finds prices by their names: here, or else at Stripe. One that is nowhere is left out.
 pub fn resolve(
     client: &Client,
     environment: Environment,
-    request: &Request,
+    wanted: Vec<&PriceRef>,
 ) -> Result<BTreeMap<PriceRef, Price>, Failure> {
-    let wanted = request.prices();
     let mut prices = known(environment, &wanted)?;
     let mut keys = Vec::new();
     for price in wanted

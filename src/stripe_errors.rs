@@ -42,6 +42,32 @@ pub fn is_missing(failure: &Failure) -> bool {
     code.and_then(|code| code.as_str()) == Some("resource_missing")
 }
 
+/// Like [`failure`], but PT404 when the object is not there, of this type, that the path of the
+/// request names.
+pub fn failure_of(object_type: &str, error: Error) -> Failure {
+    let is_gone = is_gone(&error);
+    let mut failure = failure(error);
+    if is_gone {
+        failure.sqlstate = SqlState::NOT_FOUND;
+        failure.code = match object_type {
+            "customer" => "no_such_customer",
+            "price" => "no_such_price",
+            "product" => "no_such_product",
+            "subscription" => "no_such_subscription",
+            _ => "no_such_object",
+        };
+        failure =
+            failure.hint("The id and the environment must be of the same Stripe account and mode.");
+    }
+    failure
+}
+
+/// Is the object gone, or was it never there, that the path of the request names?
+pub fn is_gone(error: &Error) -> bool {
+    let param = error.refusal().and_then(|refusal| refusal.param.as_deref());
+    error.resource_missing() && matches!(param, None | Some("id"))
+}
+
 fn message(error: &Error) -> String {
     match error {
         // Here Stripe quotes the key, masked; whoever reads it may not be who set it.

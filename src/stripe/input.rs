@@ -168,7 +168,7 @@ pub(crate) fn customer_parameter(customer: &str) -> &'static str {
     }
 }
 
-fn snake_case(key: &str) -> String {
+pub(crate) fn snake_case(key: &str) -> String {
     let mut name = String::with_capacity(key.len() + 4);
     for c in key.chars() {
         if c.is_ascii_uppercase() {

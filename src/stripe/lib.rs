@@ -1,9 +1,10 @@
 //! Speaks Stripe, knows no Postgres.
 //!
-//! In: [`signature`] and [`event`] take what Stripe sends. Out: [`checkout`] and [`portal`] check
-//! what apps ask for and word it for Stripe, [`client`] asks. Everything is a pure function but
-//! the client, whose transport is handed to it.
+//! In: [`signature`] and [`event`] take what Stripe sends. Out: [`checkout`], [`portal`],
+//! [`catalog`] and [`subscription`] check what is asked for and word it for Stripe, [`client`]
+//! asks. Everything is a pure function but the client, whose transport is handed to it.
 
+pub mod catalog;
 pub mod checkout;
 pub mod client;
 pub mod environment;
@@ -13,12 +14,14 @@ pub mod form;
 pub mod ids;
 mod input;
 pub mod key;
+mod parameters;
 pub mod permission;
 pub mod portal;
 pub mod resources;
 mod retry;
 pub mod signature;
 mod subject;
+pub mod subscription;
 pub mod walk;
 
 pub use client::{API_VERSION, Answer, Client, Config};
