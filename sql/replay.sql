@@ -19,16 +19,12 @@ comment on function payments.failed_events(text) is
 
 create function payments.replay_failed(environment text)
     returns setof payments.webhook_receipt
-    language sql volatile parallel unsafe
-begin atomic
-    select receipt.*
-      from payments.failed_events($1) as failed (stripe_event_id)
-     cross join lateral payments.replay_event($1, failed.stripe_event_id) as receipt;
-end;
+    language c volatile parallel unsafe
+    as 'MODULE_PATHNAME', 'replay_failed_wrapper';
 
 comment on function payments.replay_failed(text) is
 'Applies every failed event once more, oldest first, and returns their receipts: after a trigger was
-repaired.';
+repaired. Other writers of the environment wait until the transaction ends.';
 
 create function payments.prune_webhook_events(older_than interval)
     returns bigint

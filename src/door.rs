@@ -196,11 +196,19 @@ pub fn observe_once(
 /// Has what was left for the end of the transaction happen now, by the caller, before the owner
 /// takes over: until Postgres 17 a deferred trigger runs as whoever has it fire.
 ///
-/// Afterwards what is to be deferred is deferred again, as in a transaction that only begins.
-///
 /// # Errors
 /// What those triggers raise.
 pub fn fire_callers_deferred_triggers() -> Result<(), Failure> {
+    if !identity::transaction_has_written() {
+        return Ok(());
+    }
+    spi::execute("set constraints all immediate", &[])?;
+    defer_again()
+}
+
+/// Defers what is to be deferred, as in a transaction that only begins, after what was deferred so
+/// far has fired: so each of several events has its own end.
+pub fn defer_again() -> Result<(), Failure> {
     static DEFERRED: Statement = Statement::new(
         "select string_agg(distinct format('%I.%I', nspname, conname), ', ')
            from pg_catalog.pg_constraint
@@ -209,10 +217,6 @@ pub fn fire_callers_deferred_triggers() -> Result<(), Failure> {
           where condeferred
             and not pg_is_other_temp_schema(connamespace)",
     );
-    if !identity::transaction_has_written() {
-        return Ok(());
-    }
-    spi::execute("set constraints all immediate", &[])?;
     // The extension's owner may look into every schema; nothing fires by this.
     identity::as_user(identity::extension_owner()?, || {
         if let Some(Some(names)) = DEFERRED.first(&[], |row| row.get::<String>(1))? {

@@ -9,7 +9,7 @@ use crate::postgres::settings;
 use crate::postgres::spi::{self, Composite, Statement};
 use crate::postgres::subtransaction::{self, CapturedError};
 use crate::store::{self, Tables};
-use ledger::{Observation, Source, mirror, projects};
+use ledger::{Lock, Observation, Source, mirror, projects};
 use pgrx::JsonB;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
@@ -41,7 +41,7 @@ impl Incoming<'_> {
         let observation = self.observation()?;
         let status = self.status_if_nothing_fails(observation.as_ref());
         if self.record(status)? {
-            let outcome = self.apply(observation)?;
+            let outcome = self.apply(&[], observation)?;
             return self.receipt(outcome, status, 1);
         }
         let earlier = self.earlier()?;
@@ -50,7 +50,7 @@ impl Incoming<'_> {
         if earlier.is_done() && earlier.api_version == self.event.api_version {
             return Ok(earlier.receipt(self));
         }
-        self.carry_out(observation, status, earlier.attempts + 1)
+        self.carry_out(&[], observation, status, earlier.attempts + 1)
     }
 
     /// Does what the event says once more, whatever became of it before.
@@ -58,7 +58,15 @@ impl Incoming<'_> {
     /// # Errors
     /// As [`Incoming::process`].
     pub fn replay(&self) -> Result<Receipt, Failure> {
-        self.settle(self.observation()?)
+        self.replay_holding(&[])
+    }
+
+    /// The same under locks that are held already.
+    ///
+    /// # Errors
+    /// As [`Incoming::process`].
+    pub fn replay_holding(&self, locks: &[Lock]) -> Result<Receipt, Failure> {
+        self.settle_holding(locks, self.observation()?)
     }
 
     /// Has the recorded event be this observation: what it says, or what Stripe says of its object
@@ -67,9 +75,17 @@ impl Incoming<'_> {
     /// # Errors
     /// As [`Incoming::process`].
     pub fn settle(&self, observation: Option<Observation>) -> Result<Receipt, Failure> {
+        self.settle_holding(&[], observation)
+    }
+
+    fn settle_holding(
+        &self,
+        locks: &[Lock],
+        observation: Option<Observation>,
+    ) -> Result<Receipt, Failure> {
         let status = self.status_if_nothing_fails(observation.as_ref());
         let attempts = self.earlier()?.attempts;
-        self.carry_out(observation, status, attempts + 1)
+        self.carry_out(locks, observation, status, attempts + 1)
     }
 
     /// Records the event, for [`Incoming::replay`] to do what it says; false if it is there already.
@@ -100,11 +116,12 @@ impl Incoming<'_> {
     /// Applies the event, which was recorded before, and has its row say what became of it.
     fn carry_out(
         &self,
+        locks: &[Lock],
         observation: Option<Observation>,
         status: Status,
         attempt: i32,
     ) -> Result<Receipt, Failure> {
-        let outcome = self.apply(observation)?;
+        let outcome = self.apply(locks, observation)?;
         if outcome.is_ok() {
             self.record_success(attempt, status)?;
         }
@@ -214,6 +231,7 @@ impl Incoming<'_> {
     /// it is undone but what the mirror learns.
     fn apply(
         &self,
+        locks: &[Lock],
         observation: Option<Observation>,
     ) -> Result<Result<(), CapturedError>, Failure> {
         let Some(observation) = observation else {
@@ -221,12 +239,13 @@ impl Incoming<'_> {
         };
         let observations = [observation];
         let applied = settings::with_source(self.source, || {
-            door::persist(|locks, contended| {
+            door::persist(|more, contended| {
+                let locks = [locks, more].concat();
                 subtransaction::attempt(|| {
                     door::observe_once(
                         &mut Tables::of(self.environment),
                         &observations,
-                        locks,
+                        &locks,
                         contended,
                     )?;
                     spi::execute("set constraints all immediate", &[])?;

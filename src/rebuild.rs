@@ -4,11 +4,11 @@ use crate::checkout::required;
 use crate::connection::{self, as_owner};
 use crate::door;
 use crate::postgres::error::{Failure, surface};
-use crate::postgres::{settings, spi};
+use crate::postgres::{memory, settings, spi};
 use crate::store::Tables;
 use ledger::{Key, Lock, Outcome, Row, STAGES, Scope, Stage, Store, Table};
 use pgrx::datum::DatumWithOid;
-use pgrx::{PgMemoryContexts, pg_extern};
+use pgrx::pg_extern;
 use stripe::Environment;
 
 /// How much is computed at once: enough to make statements few, too little to fill the memory.
@@ -68,13 +68,13 @@ impl Rebuild {
     fn stage(&mut self, stage: &Stage) -> Result<(), Failure> {
         for object_type in stage.objects {
             let mut after = String::new();
-            while let Some(last) = in_own_memory(|| self.objects(object_type, &after))? {
+            while let Some(last) = memory::scratch(|| self.objects(object_type, &after))? {
                 after = last.id;
             }
         }
         for table in stage.tables {
             let mut after = None;
-            while let Some(last) = in_own_memory(|| self.rows(table, after.as_ref()))? {
+            while let Some(last) = memory::scratch(|| self.rows(table, after.as_ref()))? {
                 after = Some(last);
             }
         }
@@ -148,11 +148,4 @@ fn size(environment: Environment, stage: &Stage) -> Result<i64, Failure> {
 fn count(sql: &str, arguments: &[DatumWithOid]) -> Result<i64, Failure> {
     let counted = spi::rows(sql, arguments, |row| row.required::<i64>(1))?;
     Ok(counted.into_iter().sum())
-}
-
-/// Gives back what `page` allocated in Postgres's memory, which otherwise lasts as long as the
-/// function, and so would grow with the tables.
-fn in_own_memory<R>(page: impl FnOnce() -> R) -> R {
-    // SAFETY: what a page returns is Rust's own.
-    unsafe { PgMemoryContexts::new("payments.rebuild").switch_to(|_| page()) }
 }

@@ -7,6 +7,8 @@ import json
 import psycopg
 import pytest
 
+from harness import database
+from harness.database import OWNER
 from postman import CREATED, Postman, event, product
 from test_webhook import changes, count_changes, refuse_products
 
@@ -131,6 +133,46 @@ class TestTheFailed:
         assert postman.db.value("select error ->> 'sqlstate' from payments.webhook_events where error is not null") == (
             "23514"
         )
+
+    def test_may_be_more_than_the_server_has_locks_for(self, make_cluster):
+        server = make_cluster(settings={"max_connections": "10", "max_locks_per_transaction": "10"})
+        database.furnish(server)
+        postman = Postman(database.create(server))
+        intent = {"id": "pi_N", "object": "payment_intent", "status": "succeeded", "amount": 5, "customer": "cus_N"}
+        failed = json.dumps(event("payment_intent.succeeded", intent, id="evt_N"))
+        postman.db.execute(
+            """
+            insert into payments.webhook_events
+                (environment, stripe_event_id, event_type, source, processing_status, payload)
+            select 'test', 'evt_' || n, 'payment_intent.succeeded', 'webhook', 'failed', replace(%s, '_N', '_' || n)::json
+            from generate_series(1, 3000) as n
+            """,
+            (failed,),
+        )
+        assert {receipt.status for receipt in replay_failed(postman.db)} == {"processed"}
+        assert len(postman.mirrored()) == 3000
+
+    def test_each_have_an_end_of_their_own(self, postman):
+        """What is deferred to the end of an event sees all of it, and none of the next."""
+        refuse_products(postman.db)
+        for number in (1, 2):
+            price = {"id": f"price_{number}", "object": "price", "currency": "usd", "product": product(f"p{number}")}
+            postman.deliver(event("price.created", price, id=f"evt_{number}"))
+        repair(postman.db)
+        postman.db.execute(
+            f"""
+            create table seen (product text, prices int); grant insert on seen to {OWNER};
+            create function look() returns trigger language plpgsql as $$
+            begin
+                insert into public.seen select new.stripe_product_id, count(*) from payments.prices;
+                return null;
+            end $$;
+            create constraint trigger look after insert on payments.products
+            deferrable initially deferred for each row execute function look();
+            """
+        )
+        assert [receipt.status for receipt in replay_failed(postman.db)] == ["processed"] * 2
+        assert postman.db.execute("select * from seen").fetchall() == [("p1", 1), ("p2", 2)]
 
     def test_of_the_other_environment_are_not_touched(self, postman):
         refuse_products(postman.db)

@@ -9,6 +9,7 @@ pub mod error;
 pub mod identity;
 pub mod interrupt;
 pub mod lock;
+pub mod memory;
 pub mod redaction;
 mod resolver;
 pub mod sealed;
