@@ -20,7 +20,7 @@ use serde_json::{Map, Value, json};
 use stripe::{Client, Environment, Error};
 
 /// Where in a refund's metadata its mark is.
-const MARK: &str = "payments_idempotency_key";
+const MARK: &str = "payments_refund_key";
 
 /// An answer that Stripe keeps to a key, such as an error of its own, is not its answer for ever:
 /// the next key gets another.
@@ -289,7 +289,7 @@ impl Refund<'_> {
               where environment = $1
                 and object_type = 'refund'
                 and (payment_intent_id = $2 or charge_id = $2)
-                and body -> 'metadata' ->> 'payments_idempotency_key' = $3
+                and body -> 'metadata' ->> 'payments_refund_key' = $3
               order by object_id
               limit 1",
         );

@@ -155,7 +155,7 @@ def test_cancelling_again_after_resuming_cancels_again(business):
 
 def test_a_quantity_is_changed(business):
     subscription = business.subscribe()
-    (price, _, item), = business.items(subscription)
+    ((price, _, item),) = business.items(subscription)
     row = business.update(subscription, {"quantity": 5, "proration_behavior": "none"})
     assert row.stripe_subscription_id == subscription
     assert business.items(subscription) == [(price, 5, item)]
@@ -273,7 +273,7 @@ def test_a_payment_is_given_back(business):
     row = business.refund(payment.id, reason="requested_by_customer")
     assert (row.type, row.status, row.amount, row.currency) == ("refund", "refunded", 1000, "usd")
     assert row.stripe_payment_intent_id == payment.stripe_payment_intent_id
-    assert "payments_idempotency_key" not in row.metadata
+    assert not any(key.startswith("payments_") for key in row.metadata)
     after = business.payment(id=payment.id)
     assert (after.status, after.amount_refunded) == ("refunded", 1000)
     business.deliver()

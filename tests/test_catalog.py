@@ -226,6 +226,15 @@ def test_a_price_is_changed_and_archived(shop, price):
     assert shop.archive_price(stripe_price_id=price.stripe_price_id).active is False
 
 
+def test_a_products_default_price_stays_on_sale(shop, product, price):
+    id = product.stripe_product_id
+    shop.update_product(stripe_product_id=id, changes={"default_price": price.stripe_price_id})
+    assert shop.refusal("archive_price", stripe_price_id=price.stripe_price_id) == ("PT400", "stripe_refused")
+    other = shop.create_price(stripe_product_id=id, currency="usd", unit_amount=1)
+    shop.update_product(stripe_product_id=id, changes={"defaultPrice": other.stripe_price_id})
+    assert shop.archive_price(stripe_price_id=price.stripe_price_id).active is False
+
+
 def test_a_lookup_key_moves(shop, product, price):
     old = shop.update_price(stripe_price_id=price.stripe_price_id, changes={"lookup_key": "pro"})
     arguments = {"stripe_product_id": product.stripe_product_id, "currency": "usd", "unit_amount": 1, "lookup_key": "pro"}
@@ -355,6 +364,22 @@ def test_visitors_see_the_open_environment_alone(shop, product):
     assert refused("'live'") == ("42501", "environment_closed")
     with pytest.raises(psycopg.errors.InsufficientPrivilege), db.request() as request:
         request.execute("select from payments.products")
+
+
+def test_a_wrapper_serves_it_through_a_gateway(shop, price):
+    shop.db.execute(
+        """
+        create schema api;
+        grant usage on schema api, payments to anon;
+        grant execute on function payments.catalog(text) to anon;
+        create function api.catalog() returns setof payments.catalog_product
+            language sql stable as 'select * from payments.catalog()';
+        select payments.open_to_apps('test');
+        """
+    )
+    with shop.db.request(method="GET") as request:
+        (shown,) = request.execute("select * from api.catalog()")
+    assert (shown.name, [price["unit_amount"] for price in shown.prices]) == ("Tea", [900])
 
 
 def test_the_catalog_is_no_app_functions_by_default(shop):

@@ -201,6 +201,9 @@ def update(call: Call) -> Object:
     }
     if changes.get("tax_behavior", price["tax_behavior"]) != price["tax_behavior"] != "unspecified":
         raise invalid("You cannot change the tax_behavior of a price once it is set.", param="tax_behavior")
+    product = call.store.get("product", price["product"])
+    if changes.get("active") is False and product and product["default_price"] == price["id"]:
+        raise invalid("This price cannot be archived because it is the default price of its product.", param="active")
     if changes.get("lookup_key", price["lookup_key"]) not in (None, price["lookup_key"]):
         _take_lookup_key(call.store, changes["lookup_key"], call.get("transfer_lookup_key", False))
     if "metadata" in call.params:
