@@ -57,7 +57,9 @@ fn create_checkout_session(
             request_hash: request.canonical_hash(),
             request,
         };
-        let (row, failed) = lock::waiting_at_most(settings::http_timeout(), || checkout.run())?;
+        let (row, failed) = lock::or_busy("Try again: the key then gets its answer.", || {
+            lock::waiting_at_most(settings::http_timeout(), || checkout.run())
+        })?;
         if let Some(failure) = failed {
             door::respond_with(&failure)?;
         }

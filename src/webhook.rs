@@ -4,14 +4,12 @@ use crate::checkout::required;
 use crate::connection::{self, as_owner};
 use crate::door;
 use crate::events::{Incoming, Receipt};
-use crate::postgres::error::{Failure, SqlState, surface};
+use crate::postgres::error::{Failure, surface};
 use crate::postgres::spi::Composite;
 use crate::postgres::{identity, lock, settings};
 use pgrx::datum::Interval;
-use pgrx::pg_sys::panic::CaughtError;
-use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_extern};
+use pgrx::pg_extern;
 use serde_json::{Map, Value};
-use std::panic::AssertUnwindSafe;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use stripe::event::sanitize;
 use stripe::{Environment, Event, SigningSecret, signature};
@@ -66,7 +64,7 @@ fn stripe_webhook(payload: Option<&str>) -> Option<Composite> {
             signature: &signature,
             environment: None,
         };
-        let receipt = patiently(|| delivery.receive())?;
+        let receipt = lock::or_busy("Stripe sends the event again.", || delivery.receive())?;
         if receipt.wants_another_delivery() {
             door::respond_with_status(500)?;
         }
@@ -79,23 +77,6 @@ fn request_header(name: &str) -> Option<String> {
     let headers: Map<String, Value> =
         serde_json::from_str(&identity::setting("request.headers")?).ok()?;
     Some(headers.get(name)?.as_str()?.to_owned())
-}
-
-/// Turns a wait that took too long into 503: the gateway would make it 500, and it is not a fault.
-fn patiently<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-    PgTryBuilder::new(AssertUnwindSafe(work))
-        .catch_when(
-            PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
-            |_: CaughtError| {
-                Err(Failure::new(
-                    SqlState::SERVICE_UNAVAILABLE,
-                    "busy",
-                    "another transaction is still at work on what this event is about",
-                )
-                .hint("Stripe sends the event again."))
-            },
-        )
-        .execute()
 }
 
 /// A request as it came.

@@ -142,7 +142,7 @@ def test_of_two_backends_the_second_waits_no_longer_than_the_budget(shop):
     with transaction(shop) as first, transaction(shop) as second:
         buy(shop, first)
         started = time.monotonic()
-        with refused("55P03"):
+        with refused("PT503", "busy"):
             buy(shop, second)
         assert 0.3 <= time.monotonic() - started < 1.5
 
@@ -386,6 +386,18 @@ def test_a_parameter_changed_after_a_rollback_gets_a_session_of_its_own(shop):
     row = buy(shop, metadata={"order_id": "8"})
     assert (row.status, row.metadata) == ("open", {"order_id": "8"})
     assert row.stripe_checkout_session_id != lost.stripe_checkout_session_id
+
+
+def test_a_rolled_back_cart_that_is_paid_after_all_does_not_become_the_cart_that_followed(shop):
+    with transaction(shop) as connection:
+        old = buy(shop, connection)
+        connection.rollback()
+    new = buy(shop, metadata={"cart": "2"})
+    shop.stripe.control.complete(old.stripe_checkout_session_id)
+    shop.deliver()
+    kept = {row.generation: (row.status, row.stripe_checkout_session_id) for row in shop.sessions()}
+    assert kept == {1: ("failed", None), 2: ("open", new.stripe_checkout_session_id)}
+    assert shop.db.value("select status from payments.payment_history") == "succeeded"
 
 
 def test_another_users_same_key_is_another_session(shop):

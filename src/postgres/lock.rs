@@ -1,9 +1,12 @@
 //! Locks on things that have a name but perhaps no row yet, held to the end of the transaction.
 
+use super::error::{Failure, SqlState};
 use super::settings;
+use pgrx::pg_sys::panic::CaughtError;
 use pgrx::pg_sys::{self, Datum};
-use pgrx::{IntoDatum, direct_function_call};
+use pgrx::{IntoDatum, PgSqlErrorCode, PgTryBuilder, direct_function_call};
 use sha2::{Digest, Sha256};
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 /// Waits until nobody else holds a lock on `name`, shared or not, and takes it.
@@ -49,6 +52,21 @@ pub fn waiting_at_most<R>(longest: Duration, stretch: impl FnOnce() -> R) -> R {
         1.. if callers <= longest => stretch(),
         _ => settings::with(c"lock_timeout", &longest.to_string(), stretch),
     }
+}
+
+/// Has a wait within `work` that took too long end as 503, with this hint: of 55P03 a gateway would
+/// make a 500, and it is nobody's fault.
+pub fn or_busy<T>(
+    hint: &'static str,
+    work: impl FnOnce() -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let busy = move |_: CaughtError| {
+        let message = "another transaction is still at work on this";
+        Err(Failure::new(SqlState::SERVICE_UNAVAILABLE, "busy", message).hint(hint))
+    };
+    PgTryBuilder::new(AssertUnwindSafe(work))
+        .catch_when(PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE, busy)
+        .execute()
 }
 
 /// 64 bits of a hash, in which the borders of the parts count.

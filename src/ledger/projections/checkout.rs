@@ -54,7 +54,16 @@ pub(crate) fn checkout_session(
 
 /// A row stands for one session, or for the session that Stripe let the buyer recover it with.
 /// <https://docs.stripe.com/payments/checkout/abandoned-carts>
+///
+/// Never for a session that was made for another request: an id is derived from the caller's key,
+/// and a request that was rolled back may be followed by another cart under the same key.
 fn is_its_session(row: &CheckoutSession, session: &Object) -> bool {
+    let requested = body(session).text("metadata.payments_request_hash");
+    if let (Some(requested), Some(ours)) = (requested, &row.request_hash)
+        && requested != *ours
+    {
+        return false;
+    }
     match &row.stripe_checkout_session_id {
         None => true,
         Some(id) => {
