@@ -10,7 +10,6 @@ import http.client
 import http.server
 import json
 import os
-import shutil
 import socket
 import ssl
 import subprocess
@@ -29,6 +28,7 @@ from fake_stripe import FakeStripe, form, schema
 from fake_stripe.control import RemoteControl
 from fake_stripe.errors import StripeError
 from fake_stripe.resources.subscriptions import later
+from harness import npm
 
 HERE = Path(__file__).parent
 
@@ -947,13 +947,9 @@ def test_the_command_line(tmp_path):
 @pytest.fixture(scope="module")
 def official():
     """The directory with Stripe's official client in it."""
-    node = shutil.which("node") and subprocess.run(["node", "--version"], capture_output=True, text=True).stdout
-    if not node or not shutil.which("npm") or int(node[1:].split(".")[0]) < 20:
-        pytest.skip("Stripe's official client, which judges the fake, needs npm and node 20 or newer")
-    package = HERE / "stripe_sdk"
-    if not all((package / "node_modules" / name).exists() for name in ("stripe", "typescript")):
-        subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=package, check=True, timeout=300)
-    return package
+    if reason := npm.missing():
+        pytest.skip(f"Stripe's official client, which judges the fake, needs npm and node 20 or newer: {reason}")
+    return npm.install(HERE / "stripe_sdk").parent
 
 
 @pytest.mark.timeout(400)

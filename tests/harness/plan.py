@@ -15,6 +15,8 @@ from harness.postgres import Postgres
 def main() -> int:
     options, pytest_arguments = _parse()
     toolchain.prepare()
+    if not options.quick:
+        toolchain.install_postrust()
     installations = [postgres.preferred()] if options.quick and not options.pg else postgres.at_hand(options.pg)
 
     results: dict[str, str] = {}

@@ -98,3 +98,13 @@ def _install_cargo_pgrx() -> None:
     say(f"installing cargo-pgrx {version} into target/tools (a few minutes, once)")
     if not run("cargo", "install", "--locked", "--root", TOOLS, f"cargo-pgrx@{version}"):
         raise Unmet(f"cargo-pgrx {version} could not be installed; the lines above say why.")
+
+
+def install_postrust() -> None:
+    """The gateway of the tests, in target/tools. Without it, those that need it are skipped, and say so."""
+    if (TOOLS / "bin" / "postrust").exists():
+        return
+    say("installing the gateway postrust into target/tools (two or three minutes, once)")
+    # Unoptimised it builds in half the time, and is fast enough for tests.
+    unoptimised = ("--debug", "--config", "profile.dev.debug=false")
+    run("cargo", "install", *unoptimised, "--root", TOOLS, "postrust-server@3.1.0")
