@@ -195,6 +195,12 @@ def test_every_setting_is_in_the_reference_with_its_default(db):
     assert told == there
 
 
+def test_the_restricted_key_gets_every_permission_that_is_needed():
+    required = (ROOT / "src/stripe/permission.rs").read_text().split("REQUIRED", 1)[1].split("];")[0]
+    linked = re.search(r"^\[restricted key\]: (.*)$", README.read_text(), re.MULTILINE)[1]
+    assert re.findall(r"permissions\[\]=(\w+)", linked) == re.findall(r'"(rak_\w+)"', required)
+
+
 def reference() -> str:
     """The chapter that lists what there is."""
     return README.read_text().split("\n## Reference\n")[1].split("\n## ")[0]
