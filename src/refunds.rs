@@ -218,6 +218,10 @@ impl Refund<'_> {
     /// Makes it, or finds it made, and returns its id.
     fn make(&self, client: &Client) -> Result<String, Failure> {
         let mark = self.mark()?;
+        // Stripe forgets an idempotency key after a day, and nobody may have told us since.
+        if self.key.is_some() && self.made(&mark)?.is_none() {
+            self.look_for_refunds(client)?;
+        }
         if let Some(made) = self.made(&mark)? {
             return self.same(made);
         }

@@ -342,6 +342,22 @@ def test_a_key_refunds_once_for_ever(business, told):
     assert business.refunds() == 2
 
 
+def test_a_key_is_remembered_by_the_refund_itself(business):
+    payment = business.pay(1000)
+    with business.db.connect() as connection, pytest.raises(ZeroDivisionError), connection.transaction():
+        first = business.refund(payment.id, 100, None, "ticket 7", connection=connection)
+        raise ZeroDivisionError
+    business.control.clock(advance=3 * 24 * 60 * 60)
+    assert business.refund(payment.id, 100, None, "ticket 7").stripe_refund_id == first.stripe_refund_id
+    assert business.refunds() == 1
+
+
+def test_a_key_is_one_payments_own(business):
+    one, other = business.pay(1000), business.pay(1000)
+    first, second = (business.refund(payment.id, 100, None, "ticket 7") for payment in (one, other))
+    assert first.stripe_refund_id != second.stripe_refund_id
+
+
 def test_a_key_with_a_lost_answer_refunds_once_though_the_webhook_came_first(business):
     payment = business.pay(1000)
     business.db.execute("set payments.http_timeout = '300ms'")

@@ -190,6 +190,17 @@ def test_what_stripe_refuses_is_told(shop):
     assert shop.refusal("create_price", **arguments) == ("PT400", "stripe_refused")
 
 
+def test_a_permission_that_the_key_lacks_is_named(shop):
+    key = shop.stripe.test_key.replace("sk_", "rk_")
+    readable = ["product_read", "plan_read", "accounts_kyc_basic_read"]
+    shop.control.add_key(key, permissions=readable)
+    shop.db.execute("select payments.set_stripe_key('test', %s)", (key,))
+    with pytest.raises(psycopg.Error) as refused:
+        shop.create_product(name="Tea")
+    assert raised(refused.value) == ("55000", "permission_missing")
+    assert json.loads(refused.value.diag.message_detail)["missing_permissions"] == ["rak_product_write"]
+
+
 # Changing
 
 
