@@ -165,6 +165,12 @@ def test_every_statement_does_what_the_page_says(world, postgres, pytestconfig):
         pytest.fail("\n".join(differing), pytrace=False)
 
 
+def test_the_typescript_is_what_runs_through_a_gateway():
+    tried = "".join((ROOT / "tests/gateway/example" / name).read_text() for name in ("payments.ts", "seeds.test.ts"))
+    shown = re.findall(r"^```ts\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
+    assert shown and all(example in tried for example in shown)
+
+
 def test_every_function_is_in_the_reference_with_its_arguments(db):
     told = dict(re.findall(r"`(\w+)\(((?:\w+(?:, )?)*)\)`", reference()))
     internal = {"guard_session", "sync_next", "poll_page", "poll_event", "poll_due"}
