@@ -143,20 +143,28 @@ impl<'a> Client<'a> {
 
     fn call(&self, call: Call) -> Result<Answer, Error> {
         let mut attempts = 0;
+        let mut told = None;
         loop {
             attempts += 1;
             let failure = match self.attempt(&call) {
                 Ok(answer) => return Ok(Answer { attempts, ..answer }),
                 Err(failure) => failure,
             };
-            let Some(at_least) = failure.retry_after else {
-                return Err(failure.error);
-            };
-            let wait = at_least + retry::backoff(attempts);
-            if wait >= self.remaining() {
-                return Err(failure.error);
+            let wait = failure
+                .retry_after
+                .map(|at_least| at_least + retry::backoff(attempts));
+            let timed_out = matches!(failure.error, Error::TimedOut { .. });
+            match wait {
+                Some(wait) if wait < self.remaining() => {
+                    if !timed_out {
+                        told = Some(failure.error);
+                    }
+                    (self.config.pause)(wait).map_err(Error::Interrupted)?;
+                }
+                // That time ran out while asking again says less than the answer before.
+                _ if timed_out => return Err(told.unwrap_or(failure.error)),
+                _ => return Err(failure.error),
             }
-            (self.config.pause)(wait).map_err(Error::Interrupted)?;
         }
     }
 
