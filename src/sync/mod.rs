@@ -178,31 +178,26 @@ fn list(
         run.progress = Progress::Complete;
         return Ok(());
     };
-    let mut parameters = walk.parameters();
-    if list.hides_canceled {
-        parameters.insert("status".to_owned(), "all".into());
-    }
-    let Some(Shown { page, as_of, .. }) = ask(client, list, parameters, &mut walk)? else {
-        run.progress = Progress::Listing(walk);
-        return Ok(());
-    };
-    as_owner(|| run.began(as_of))?;
+    let shown = show(client, list, &mut walk)?;
+    as_owner(|| run.began(shown.began_at))?;
+    let Shown {
+        mut objects, as_of, ..
+    } = shown;
 
     let horizon = run.history_until.filter(|_| !run.completed_before);
     let is_silent = |object: &Map<String, Value>| {
         horizon.is_some_and(|until| is_history(&Value::Object(object.clone()), until, as_of))
     };
-    let mut shown = walk.take(page);
-    let first_is_silent = shown.first().is_some_and(is_silent);
-    if let Some(turn) = shown.iter().position(|o| is_silent(o) != first_is_silent) {
-        shown.truncate(turn);
-        shown
+    let first_is_silent = objects.first().is_some_and(is_silent);
+    if let Some(turn) = objects.iter().position(|o| is_silent(o) != first_is_silent) {
+        objects.truncate(turn);
+        objects
             .last()
             .into_iter()
             .for_each(|last| walk.resume_after(last));
     }
-    run.listed += shown.len() as i64;
-    let observations: Vec<Observation> = shown
+    run.listed += objects.len() as i64;
+    let observations: Vec<Observation> = objects
         .into_iter()
         .filter_map(|object| Observation::new(object, as_of, Source::Listing))
         .collect();
@@ -219,32 +214,47 @@ fn list(
     Ok(())
 }
 
-/// A page of a list, as Stripe showed it.
+/// What a list shows.
 struct Shown {
-    page: Page,
+    /// The objects of a page, the oldest first.
+    objects: Vec<Map<String, Value>>,
     /// The time before it was asked for, on Stripe's clock.
     as_of: i64,
+    /// The same of the first request.
+    began_at: i64,
     /// The whole answer.
     text: String,
 }
 
-/// Asks for the next page. None when the walk had to change instead: the object to go on from is
-/// gone, or the answer was too large.
-fn ask(
-    client: &Client,
-    list: &List,
-    parameters: Map<String, Value>,
-    walk: &mut Walk,
-) -> Result<Option<Shown>, Stop> {
-    match client.get(&list.path(), &Value::Object(parameters)) {
-        Ok(answer) => Ok(Some(Shown {
-            page: Page::of(answer.body).ok_or_else(door::malformed)?,
-            as_of: answer.as_of,
-            text: answer.text,
-        })),
-        Err(error) if error.resource_missing() && walk.lose_place() => Ok(None),
-        Err(Error::TooLarge { .. }) if walk.ask_for_less() => Ok(None),
-        Err(error) => Err(error.into()),
+/// Asks for pages until one shows anything, which none does before the oldest is found; or until
+/// half of the step's time is over.
+fn show(client: &Client, list: &List, walk: &mut Walk) -> Result<Shown, Stop> {
+    let half = client.remaining() / 2;
+    let mut began_at = None;
+    loop {
+        let mut parameters = walk.parameters();
+        if list.hides_canceled {
+            parameters.insert("status".to_owned(), "all".into());
+        }
+        match client.get(&list.path(), &Value::Object(parameters)) {
+            Ok(answer) => {
+                let page = Page::of(answer.body).ok_or_else(door::malformed)?;
+                let began_at = *began_at.get_or_insert(answer.as_of);
+                let objects = walk.take(page);
+                if !objects.is_empty() || walk.is_over() || client.remaining() < half {
+                    return Ok(Shown {
+                        objects,
+                        as_of: answer.as_of,
+                        began_at,
+                        text: answer.text,
+                    });
+                }
+            }
+            // The object from which to go on is gone.
+            Err(error) if error.resource_missing() && walk.lose_place() => {}
+            Err(Error::TooLarge { .. }) if walk.ask_for_less() => {}
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use super::apply::Teller;
 use super::due::{self, Order};
 use super::look::look;
 use super::run::{DUE, Progress, Run};
-use super::{ASKED, Shown, Stop, attempt, passing};
+use super::{ASKED, Stop, attempt, passing, show};
 use crate::connection::{self, as_owner};
 use crate::door;
 use crate::events::{Incoming, Receipt};
@@ -183,18 +183,13 @@ fn file(
     run: &mut Run,
     mut walk: Walk,
 ) -> Result<(), Stop> {
-    let parameters = walk.parameters();
-    let Some(shown) = super::ask(client, &EVENTS, parameters, &mut walk)? else {
-        run.progress = Progress::Listing(walk);
-        return Ok(());
-    };
+    let shown = show(client, &EVENTS, &mut walk)?;
     if run.began_at.is_none() {
-        warn_of_gap(environment, run.read_until, shown.as_of)?;
+        warn_of_gap(environment, run.read_until, shown.began_at)?;
     }
-    let began_at = as_owner(|| run.began(shown.as_of))?;
-    let Shown { page, text, .. } = shown;
-    let payloads = payloads(&text)?;
-    for event in walk.take(page) {
+    let began_at = as_owner(|| run.began(shown.began_at))?;
+    let payloads = payloads(&shown.text)?;
+    for event in shown.objects {
         if let Some(payload) = payloads.get(&door::id_of(&event)?) {
             run.listed += i64::from(as_owner(|| record(environment, payload))?);
         }
