@@ -25,6 +25,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="MAJOR",
         help="the Postgres to test on; tests/run.sh installs the extension there first",
     )
+    parser.addoption(
+        "--sync-objects",
+        type=int,
+        default=5000,
+        metavar="COUNT",
+        help="how many objects the account has that is synced while the server is killed",
+    )
     parser.addoption("--accept", action="store_true", help="write the golden files' output as expected")
 
 
