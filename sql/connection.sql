@@ -78,6 +78,8 @@ create type payments.environment_status as (
     failed_events bigint,
     oldest_failed_event_at timestamptz,
     objects_due bigint,
+    last_sync_at timestamptz,
+    last_poll_at timestamptz,
     unmapped_subscriptions bigint,
     tables_without_policy text[],
     next_step text
@@ -120,6 +122,10 @@ comment on column payments.environment_status.oldest_failed_event_at is
 'When the oldest of them arrived.';
 comment on column payments.environment_status.objects_due is
 'Objects that Stripe has to be asked for, because what arrived does not decide them.';
+comment on column payments.environment_status.last_sync_at is
+'When payments.sync had last read all lists: the oldest of their times. Null before the first time.';
+comment on column payments.environment_status.last_poll_at is
+'When payments.poll_events or poll_step last had read every event.';
 comment on column payments.environment_status.unmapped_subscriptions is
 'Running subscriptions that belong to no subject, so that nobody has access through them.';
 comment on column payments.environment_status.tables_without_policy is

@@ -113,8 +113,13 @@ def test_what_to_do_next_is_said(db, stripe):
             f'the environment "test" is connected to {stripe.account}',
             "Accept webhooks, with the endpoint's whsec_… bound to $1: "
             "SELECT payments.set_webhook_secret('test', $1);",
-        )
+        ),
+        ("what the account has from before comes in by CALL payments.sync('test')", None),
     ]
+    db.execute("call payments.sync('test')")
+    said.clear()
+    set_key(connection, stripe.test_key)
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize(

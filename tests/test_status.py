@@ -153,7 +153,21 @@ def test_the_next_step_leads_from_nothing_to_a_checkout(db, stripe):
     db.execute("select payments.grant_app('authenticated')")
     assert "CREATE POLICY" in step()
     db.execute("create policy own on payments.checkout_sessions for insert to authenticated with check (true)")
+    assert "CALL payments.sync('test')" in step()
+    db.execute("call payments.sync('test')")
     assert step() is None
+
+
+def test_when_it_was_last_in_step_is_said(db, stripe):
+    connect(db, stripe)
+    assert (status(db).last_sync_at, status(db).last_poll_at) == (None, None)
+    db.execute("call payments.poll_events('test')")
+    polled = status(db)
+    assert (polled.last_sync_at, polled.last_poll_at is None) == (None, False)
+    db.execute("call payments.sync('test', array['prices'])")
+    assert status(db).last_sync_at is None
+    db.execute("call payments.sync('test')")
+    assert polled.last_poll_at < status(db).last_sync_at <= db.value("select clock_timestamp()")
 
 
 @pytest.fixture

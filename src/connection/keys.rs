@@ -218,6 +218,18 @@ fn connect(
     Ok(())
 }
 
+fn was_synced(environment: Environment) -> Result<bool, Failure> {
+    static SYNCED: Statement = Statement::new(
+        "select
+           from payments.sync_runs as run
+          where run.environment = $1
+            and run.object <> 'events'
+            and run.completed_at is not null
+          limit 1",
+    );
+    Ok(as_owner(|| SYNCED.execute(&[environment.as_str().into()]))? > 0)
+}
+
 fn say_connected(environment: Environment, account: &Account) -> Result<(), Failure> {
     let whose = account
         .id
@@ -228,6 +240,14 @@ fn say_connected(environment: Environment, account: &Account) -> Result<(), Fail
         format!("the environment \"{environment}\" is connected to {whose}"),
         next_step(environment)?,
     );
+    if !was_synced(environment)? {
+        let call = format!("CALL payments.sync('{environment}')");
+        tell(
+            PgLogLevel::NOTICE,
+            format!("what the account has from before comes in by {call}"),
+            None,
+        );
+    }
     if !account.missing_permissions.is_empty() {
         tell(
             PgLogLevel::WARNING,

@@ -8,6 +8,7 @@ use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
 use stripe::Environment;
 use stripe::client::API_VERSION;
+use stripe::resources::LISTS;
 
 /// `payments.status()`.
 #[pg_extern(sql = false)]
@@ -73,6 +74,7 @@ fn health<T>(
                 secrets.signing.into(),
                 secrets.signing_expires_at.into(),
                 API_VERSION.into(),
+                (LISTS.len() as i32).into(),
             ],
             read,
         )

@@ -1,5 +1,5 @@
 -- $1 environment, $2 whether its key is here and opens, $3 signing secrets accepted, $4 when the
--- next of them expires, $5 API version
+-- next of them expires, $5 API version, $6 how many lists a sync reads
 with granted as (
     select
         t.relname,
@@ -54,6 +54,19 @@ health as (
             where o.environment = $1
                 and o.due is not null
         ) as objects_due,
+        (
+            select min(r.completed_at)
+            from payments.sync_runs as r
+            where r.environment = $1
+                and r.object <> all (array['due', 'events'])
+            having count(r.completed_at) = $6
+        ) as last_sync_at,
+        (
+            select r.completed_at
+            from payments.sync_runs as r
+            where r.environment = $1
+                and r.object = 'events'
+        ) as last_poll_at,
         (
             select count(*)
             from payments.subscriptions as s
@@ -119,5 +132,7 @@ cross join lateral (
         ) then 'Say who may bill what: CREATE POLICY … ON payments.checkout_sessions FOR INSERT TO authenticated WITH CHECK (…);'
         when h.unmapped_subscriptions > 0 then
             format('Say whose the unmapped subscriptions are: SELECT payments.link_customer(%L, ''{"type": "user", "id": "…"}'', ''cus_…'');', h.environment)
+        when h.last_sync_at is null then
+            format('Bring in what the account has from before: CALL payments.sync(%L);', h.environment)
     end as step
 ) as next
