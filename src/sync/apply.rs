@@ -58,14 +58,17 @@ fn warn(observation: &Observation, error: &CapturedError) {
     );
 }
 
-/// Does an object tell of nothing since `until`? `as_of` is when it was told: what is still to come
-/// then, such as when a session expires, is no news.
+/// How long an answer may have taken: so much later than `as_of` its objects may have changed.
+const ON_THE_WAY: i64 = 60;
+
+/// Does an object tell of nothing since `until`? `as_of` is when it was asked for: what is still to
+/// come then, such as when a session expires, is no news.
 pub fn is_history(body: &Value, until: i64, as_of: i64) -> bool {
     match body {
         Value::Object(fields) => fields.iter().all(|(name, value)| {
             let is_moment = name == "created" || name.ends_with("_at");
             match value.as_i64().filter(|_| is_moment) {
-                Some(moment) => !(until..=as_of).contains(&moment),
+                Some(moment) => !(until..=as_of + ON_THE_WAY).contains(&moment),
                 None => is_history(value, until, as_of),
             }
         }),
