@@ -99,7 +99,7 @@ impl Mode {
         }
     }
 
-    fn parse(text: &str) -> Result<Self, Invalid> {
+    pub(crate) fn parse(text: &str) -> Result<Self, Invalid> {
         match text {
             "payment" => Ok(Self::Payment),
             "subscription" => Ok(Self::Subscription),
@@ -320,7 +320,7 @@ fn line_item(index: usize, value: &Value) -> Result<LineItem, Invalid> {
 
 /// Stripe's limits, and strings only: a number would come back as one from us and as a string
 /// from Stripe. <https://docs.stripe.com/metadata#data>
-fn metadata(value: &Value) -> Result<BTreeMap<String, String>, Invalid> {
+pub(crate) fn metadata(value: &Value) -> Result<BTreeMap<String, String>, Invalid> {
     let invalid = |message: String| Invalid::new("metadata", message);
     let object = value.as_object();
     let object = object.ok_or_else(|| invalid("metadata must be a JSON object".into()))?;

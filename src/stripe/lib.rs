@@ -2,7 +2,11 @@
 //!
 //! In: [`signature`] and [`event`] take what Stripe sends. Out: [`checkout`], [`portal`],
 //! [`catalog`] and [`subscription`] check what is asked for and word it for Stripe, [`client`]
-//! asks. Everything is a pure function but the client, whose transport is handed to it.
+//! asks. [`simulation`] makes up what Stripe would tell. Everything is a pure function but the
+//! client, whose transport is handed to it.
+
+// An object of Stripe's has more fields than json! takes without it.
+#![recursion_limit = "256"]
 
 pub mod catalog;
 pub mod checkout;
@@ -20,6 +24,7 @@ pub mod portal;
 pub mod resources;
 mod retry;
 pub mod signature;
+pub mod simulation;
 mod subject;
 pub mod subscription;
 pub mod walk;
