@@ -398,6 +398,11 @@ impl Receipt {
             && self.event_type != "invoice.created"
     }
 
+    /// What went wrong, if something did.
+    pub fn error(&self) -> Option<&str> {
+        self.error.as_ref().map(|error| error.message.as_str())
+    }
+
     /// As SQL is to see it.
     pub fn composite(self) -> Result<Composite, Failure> {
         static RECEIPT: Statement =

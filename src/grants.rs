@@ -45,6 +45,8 @@ const ADMIN: &[&str] = &[
     "failed_events",
     "replay_failed",
     "prune_webhook_events",
+    "simulate_event",
+    "remove_simulated",
     "rebuild",
     "sync",
     "sync_step",

@@ -20,6 +20,7 @@ mod rebuild;
 mod refunds;
 mod replay;
 mod secrets;
+mod simulate;
 mod store;
 mod stripe_errors;
 mod subscriptions;
@@ -45,6 +46,7 @@ extension_sql_file!("../sql/webhook.sql", requires = ["types"]);
 extension_sql_file!("../sql/replay.sql", requires = ["types", "webhook"]);
 extension_sql_file!("../sql/rebuild.sql", requires = ["types"]);
 extension_sql_file!("../sql/sync.sql", requires = ["types"]);
+extension_sql_file!("../sql/simulate.sql", requires = ["types"]);
 extension_sql_file!("../sql/finalize.sql", finalize);
 
 /// How Stripe's secrets begin, which the server log must not show.

@@ -7,6 +7,7 @@ use crate::postgres::error::{Failure, SqlState, surface};
 use crate::postgres::spi::{Composite, Statement};
 use crate::postgres::{agent, identity, interrupt, settings};
 use crate::secrets::{self, Kind, Secret};
+use crate::simulate;
 use pgrx::prelude::*;
 use stripe::client::{Client, Config};
 use stripe::{Environment, SecretKey, permission};
@@ -108,6 +109,7 @@ fn set(environment: Option<&str>, secret_key: Option<&str>) -> Result<Composite,
     let environment = parse_environment(environment)?;
     let key = parse(environment, secret_key.unwrap_or_default())?;
     refuse_read_only()?;
+    simulate::refuse_beside_simulated()?;
     let account = with_key(&key, |client| account::of(client, &key))?;
 
     lock(environment)?;

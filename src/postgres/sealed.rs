@@ -101,6 +101,14 @@ pub fn derive(label: &str, parts: &[&str]) -> Result<[u8; 32], Failure> {
     })
 }
 
+/// Makes the key file if there is none, for a database that derives before it has a secret.
+///
+/// # Errors
+/// As [`seal`].
+pub fn prepare() -> Result<(), Failure> {
+    with_keys(Missing::Make, |_| ())
+}
+
 /// What follows from one key file.
 struct Keys {
     id: [u8; KEY_ID],

@@ -40,6 +40,12 @@ pub fn stripe_api_base() -> String {
     text(&STRIPE_API_BASE).trim_end_matches('/').to_owned()
 }
 
+/// Is the API on this machine? Then it is a stand-in for Stripe.
+pub fn stripe_is_local() -> bool {
+    let base = stripe_api_base().parse::<Uri>();
+    base.is_ok_and(|base| base.host().is_some_and(is_loopback))
+}
+
 /// The proxy to connect through, if any.
 pub fn http_proxy() -> Option<String> {
     Some(text(&HTTP_PROXY)).filter(|url| !url.is_empty())
