@@ -60,7 +60,8 @@ class World:
     """What is outside of the database: Stripe, its buyers, and the gateway in front."""
 
     def __init__(self, db: Database, stripe: FakeStripe) -> None:
-        self.db, self.stripe = db, stripe
+        self.shop = self.db = db
+        self.stripe = stripe
         for livemode in (False, True):
             stripe.control.price(1900, name="A good book", lookup_key="book", livemode=livemode)
             stripe.control.price(900, name="Pro", interval="month", lookup_key="pro_monthly", livemode=livemode)
@@ -73,6 +74,8 @@ class World:
             "The buyer pays.": self._pay,
             "Stripe's webhooks arrive.": self._deliver,
             "The subscription renews.": self._renew,
+            "In another database, installed and not connected.": self._leave,
+            "Back in the shop.": self._return,
         }.get(direction)
         assert act, f"nobody knows how to play: {direction}"
         act()
@@ -90,6 +93,15 @@ class World:
             for event in self.stripe.control.deliveries(livemode=environment == "live"):
                 with self.db.request(headers={"Stripe-Signature": event["signature"]}) as gateway:
                     gateway.execute("select api.stripe_webhook(%s::json)", (event["body"],))
+
+    def _leave(self) -> None:
+        self.db = database.create(self.shop.cluster, template="template0")
+        self.db.execute("create extension payments")
+        self.db.execute("select payments.install('payments_owner')")
+
+    def _return(self) -> None:
+        self.db.close()
+        self.db = self.shop
 
     def play(self, block: Block) -> str:
         """What psql prints."""
