@@ -39,15 +39,18 @@ class Seen:
         self.literals: dict[tuple[str, str], Any] = {}
 
     def watch(self, fake: FakeStripe) -> None:
-        """From now on, keeps every request of ours to this fake."""
-        arrived = fake.world.arrived
+        """From now on, keeps every request of ours to this fake that it does not refuse.
 
-        def keep(entry: dict[str, Any]) -> dict[str, Any]:
-            if entry["headers"].get("user-agent", "").startswith("payments/"):
+        A caller can add parameters of their own, which are theirs to get right.
+        """
+        answered = fake.world.answered
+
+        def keep(entry: dict[str, Any], **more: Any) -> None:
+            answered(entry, **more)
+            if entry["headers"].get("user-agent", "").startswith("payments/") and entry["status"] != 400:
                 self.add(parameters_of(entry["method"], entry["path"]), as_sent(entry["params"] or {}))
-            return arrived(entry)
 
-        fake.world.arrived = keep  # type: ignore[method-assign]
+        fake.world.answered = keep  # type: ignore[method-assign]
 
     def take(self, fake: FakeStripe) -> None:
         """Keeps every object that this fake has, and every one that it had when it told an event."""
@@ -112,7 +115,12 @@ def type_of(found: dict[str, Any]) -> str | None:
 def as_sent(value: Any, name: str = "") -> Any:
     """Form parameters, which are all text, as what the package would have made them from."""
     if isinstance(value, dict):
-        return {key: as_sent(below, "metadata" if name == "metadata" else key) for key, below in value.items()}
+        # The package has a class of its own for decimals, which no literal is one of.
+        return {
+            key: as_sent(below, "metadata" if name == "metadata" else key)
+            for key, below in value.items()
+            if not key.endswith("_decimal")
+        }
     if isinstance(value, list):
         return [as_sent(below, name) for below in value]
     if name in TEXTS or not isinstance(value, str):
@@ -127,7 +135,7 @@ TEXTS = {"metadata", "name", "description", "lookup_key", "lookup_keys", "email"
 
 
 def as_read(value: Any) -> Any:
-    """An object as Stripe's client reads it, which makes a type of its own of decimals."""
+    """An object as Stripe's client reads it, but for decimals."""
     if isinstance(value, dict):
         return {key: None if key.endswith("_decimal") else as_read(below) for key, below in value.items()}
     return [as_read(below) for below in value] if isinstance(value, list) else value

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import re
-import shutil
-import subprocess
-from pathlib import Path
-
 import pytest
-from harness import ROOT, TESTS, npm
+from harness import npm
 from psycopg.types.json import Jsonb
 from shop import Shop
 from stripe_types import SEEN, Seen, parameters_of
@@ -21,9 +15,6 @@ pytestmark = pytest.mark.timeout(600)
 def node() -> None:
     if reason := npm.missing():
         pytest.skip(f"Stripe's types need npm and node 20 or newer: {reason}")
-
-
-EXAMPLE = TESTS / "gateway" / "example"
 
 
 def test_everything_that_went_over_the_wire(shop: Shop, tmp_path):
@@ -102,19 +93,3 @@ def test_what_is_wrong_is_seen(tmp_path, kind, literal, complaint):
 )
 def test_a_request_s_type_has_the_package_s_name(method, path, kind):
     assert parameters_of(method, path) == kind
-
-
-def test_the_readme_s_typescript_compiles(tmp_path: Path):
-    """Against the example that it tells to copy."""
-    blocks = re.findall(r"^```ts\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    for number, block in enumerate(blocks):
-        # Even a block without imports is a module, whose names are its own.
-        (tmp_path / f"block_{number}.ts").write_text(f"{block}\nexport {{}};\n")
-    shutil.copy(EXAMPLE / "payments.ts", tmp_path)
-    shutil.copy(EXAMPLE / "tsconfig.json", tmp_path)
-    (tmp_path / "package.json").write_text(json.dumps({"type": "module"}))
-    modules = npm.install(EXAMPLE)
-    (tmp_path / "node_modules").symlink_to(modules)
-    compiler = [modules / ".bin" / "tsc", "-p", tmp_path, "--noEmit"]
-    judged = subprocess.run(compiler, capture_output=True, text=True, timeout=120)
-    assert judged.returncode == 0, judged.stdout
