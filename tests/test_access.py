@@ -219,6 +219,53 @@ def test_it_is_fast_over_a_million_rows(open_db):
     assert each < 0.001
 
 
+def test_it_finds_by_index(open_db):
+    """However the plan is kept: the first five are made for the values at hand, the next for any."""
+    open_db.execute(
+        """
+        insert into payments.subscriptions (environment, stripe_subscription_id, status, subject_type, subject_id)
+        select 'test', 'sub_' || n, 'active', 'user', n::text from generate_series(1, 20000) as n
+        """
+    )
+    open_db.execute(
+        """
+        insert into payments.subscription_items
+            (environment, stripe_subscription_item_id, stripe_subscription_id, stripe_price_id)
+        select 'test', 'si_' || n, 'sub_' || n, 'price_' || n from generate_series(1, 20000) as n
+        """
+    )
+    open_db.execute(
+        """
+        insert into payments.prices (environment, stripe_price_id, lookup_key, deleted)
+        select 'test', 'price_' || n, 'plan_' || n, false from generate_series(1, 20000) as n
+        """
+    )
+    open_db.execute("analyze payments.subscriptions, payments.subscription_items, payments.prices")
+
+    def scans():
+        open_db.execute("select pg_stat_force_next_flush()")
+        return open_db.execute(
+            """
+            select coalesce(sum(seq_scan), 0)::int as all_of_it, coalesce(sum(idx_scan), 0)::int as by_index
+              from pg_stat_user_tables
+             where schemaname = 'payments' and relname in ('subscriptions', 'subscription_items', 'prices')
+            """
+        ).fetchone()
+
+    before = scans()
+    asked = open_db.execute(
+        """
+        select bool_and(payments.has_access('user', n::text, 'plan_' || n)) as access,
+               bool_and((payments.current_subscription('test', 'user', n::text)).status = 'active') as current
+          from generate_series(1, 100) as n
+        """
+    ).fetchone()
+    assert asked == (True, True)
+    after = scans()
+    assert after.all_of_it == before.all_of_it
+    assert after.by_index - before.by_index >= 400
+
+
 # current_subscription
 
 

@@ -6,12 +6,13 @@ from harness import Unmet, run, say
 from harness.postgres import Postgres
 
 
-def install(postgres: Postgres) -> None:
+def install(postgres: Postgres, release: bool = False) -> None:
     """Builds for this major (in the shared target directory) and installs."""
     say(f"building and installing the extension for {postgres.label}")
     built = run(
         *("cargo", "pgrx", "install", "--pg-config", postgres.pg_config),
         *("--no-default-features", "--features", f"pg{postgres.major}"),
+        *(("--release",) if release else ()),
         env=environment(postgres),
     )
     if not built:
