@@ -887,6 +887,37 @@ def test_events_arrive_late_in_the_events_api(stripe):
     assert stripe.control.call("GET", "/v1/events")["data"] == []
 
 
+def test_years_of_business_are_listed_page_by_page(stripe):
+    counts = stripe.control.populate(2000)
+    assert sum(counts.values()) >= 2000 and min(counts.values()) > 1
+    assert stripe.control.events() == []
+    client, seen, after = Client(stripe), [], None
+    while True:
+        page = client.get("/v1/charges", {"limit": 100, **({"starting_after": after} if after else {})}).json
+        seen += page["data"]
+        if not page["has_more"]:
+            break
+        after = page["data"][-1]["id"]
+    assert len({charge["id"] for charge in seen}) == len(seen) == counts["charge"]
+    moments = [charge["created"] for charge in seen]
+    assert moments == sorted(moments, reverse=True)
+    assert moments[0] - moments[-1] > 2.9 * 365 * 86400
+    middle = moments[len(moments) // 2]
+    older = client.get("/v1/charges", {"limit": 1, "created": {"lte": middle}}).json["data"]
+    assert [charge["created"] for charge in older] == [middle]
+    intent = client.get(f"/v1/payment_intents/{seen[0]['payment_intent']}").json
+    assert intent["latest_charge"] == seen[0]["id"]
+
+
+def test_too_many_requests_a_second_are_refused(stripe):
+    stripe.control.limit_rate(5)
+    client = Client(stripe)
+    statuses = [client.get("/v1/customers").status for _ in range(20)]
+    assert statuses[:5] == [200] * 5 and 429 in statuses
+    stripe.control.limit_rate(None)
+    assert client.get("/v1/customers").status == 200
+
+
 def test_the_same_seed_gives_the_same_ids():
     def run():
         with FakeStripe(seed=7) as stripe:

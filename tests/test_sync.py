@@ -285,6 +285,15 @@ def test_stripe_asks_to_wait(connected: Database, stripe: FakeStripe) -> None:
     assert (run(connected, "prices").listed, run(connected, "prices").last_error) == (2, None)
 
 
+def test_a_sync_keeps_within_stripes_limits(connected: Database, stripe: FakeStripe) -> None:
+    stripe.control.populate(1200)
+    stripe.control.limit_rate(8)
+    connected.execute("call payments.sync('test')")
+    assert differences(connected, stripe) == []
+    refused = [request for request in stripe.control.requests() if request["status"] == 429]
+    assert 0 < len(refused) < 15
+
+
 def test_stripe_fails_for_a_moment_and_for_good(connected: Database, stripe: FakeStripe) -> None:
     stripe.control.populate(100)
     connected.execute("set payments.http_timeout = '300ms'")

@@ -80,6 +80,11 @@ class Control:
         with self._world.lock:
             self._world.keys[key].revoked = True
 
+    def limit_rate(self, requests: int | None) -> None:
+        """Answer 429 from so many requests a second on, as Stripe does beyond its limits; None lifts that."""
+        with self._world.lock:
+            self._world.rate = requests
+
     def lag_events(self, seconds: float, livemode: bool = False) -> None:
         """Keep events out of `GET /v1/events` for so long after they happened."""
         self._store(livemode).events_lag = seconds

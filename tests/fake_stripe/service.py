@@ -14,7 +14,7 @@ from . import (
     resources,  # noqa: F401  (fills the table of endpoints)
 )
 from .api import Call, Endpoint, route
-from .errors import StripeError, invalid, not_permitted
+from .errors import StripeError, invalid, not_permitted, rate_limited
 from .expand import render
 from .faults import NONE, Fault
 from .store import API_VERSION
@@ -165,6 +165,8 @@ class _Request:
         secret = bearer(self.headers.get("authorization"))
         with self.world.lock:
             self.key = key = self.world.authenticate(secret)
+            if self.world.limited():
+                raise rate_limited()
         endpoint, ids = route(self.method, self.path)
         write = self.method != "GET"
         if not key.may(endpoint.permission, write):

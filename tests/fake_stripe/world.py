@@ -60,6 +60,8 @@ class World:
             self.ids = Ids(self._seed)
             self.idempotency = Idempotency(self.clock)
             self.faults = Faults()
+            self.rate: int | None = None
+            self._second = (0, 0)
             self.log: list[dict[str, Any]] = []
             self.logged = 0
             self.keys: dict[str, Key] = {}
@@ -87,6 +89,13 @@ class World:
 
     def _emitted(self, store: Store, event: Object) -> None:
         self.on_event(store, event)
+
+    def limited(self) -> bool:
+        """Counts a request: whether it is one too many in this second."""
+        second, count = self._second
+        now = int(time.monotonic())
+        self._second = (now, count + 1 if second == now else 1)
+        return self.rate is not None and self._second[1] > self.rate
 
     def authenticate(self, secret: str | None) -> Key:
         """The key, or Stripe's refusal."""
