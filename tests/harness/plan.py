@@ -15,7 +15,8 @@ from harness.postgres import Postgres
 def main() -> int:
     options, pytest_arguments = _parse()
     toolchain.prepare()
-    if not options.quick:
+    # It takes minutes once, so not for whoever names other tests.
+    if not options.quick and (not pytest_arguments or "gateway" in " ".join(pytest_arguments)):
         toolchain.install_postrust()
     installations = [postgres.preferred()] if options.quick and not options.pg else postgres.at_hand(options.pg)
 
