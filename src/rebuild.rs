@@ -12,7 +12,7 @@ use pgrx::pg_extern;
 use stripe::Environment;
 
 /// How much is computed at once: enough to make statements few, too little to fill the memory.
-const PAGE: i64 = 200;
+const PAGE: i64 = 40;
 
 /// After how many objects and rows whoever watches is told again.
 const TELL_AFTER: i64 = 10_000;

@@ -42,7 +42,7 @@ class Town:
             self._origin.execute("select payments.set_webhook_secret('test', %s)", (self.secret,))
             shop = Shop(self._origin, stripe)
             # Seven kinds of buyers; those who subscribe make most of the events.
-            self.bodies = year(shop, buyers=28, months=max(1, (events - 600) // 50))
+            self.bodies = year(shop, buyers=28, months=max(1, (events - 600) // 90))
             self.random = random.Random(1)
 
     def copy(self) -> Database:
