@@ -29,7 +29,8 @@ and so does the account it came from: only a key of that account can be set agai
 
 environment  test or live
 
-At Stripe nothing changes: roll the key and delete the webhook endpoint there.';
+At Stripe it removes the webhook endpoint that payments.configure_webhook made, as far as Stripe lets
+it: a warning says what stays. The key itself can be revoked there only.';
 
 create function payments.set_webhook_secret(environment text, signing_secret text)
     returns payments.connection
@@ -44,7 +45,8 @@ signing_secret  whsec_…, from the endpoint''s page in the Stripe Dashboard or 
                 Send it as a bind parameter
 
 The secrets that were set before are accepted for 24 hours more, as long as Stripe itself signs with
-both after a roll. The same secret again makes it the newest.';
+both after a roll. The same secret again makes it the newest. Needed for endpoints that somebody made
+by hand; payments.configure_webhook stores the secret of its own.';
 
 create function payments.open_to_apps(environment text)
     returns payments.connection
@@ -71,6 +73,9 @@ create type payments.environment_status as (
     missing_permissions text[],
     api_version text,
     webhook_endpoint_url text,
+    webhook_endpoint_status text,
+    webhook_api_version text,
+    webhook_seen_at timestamptz,
     signing_secrets integer,
     signing_secret_expires_at timestamptz,
     last_event_at timestamptz,
@@ -108,6 +113,13 @@ comment on column payments.environment_status.api_version is
 'The version of Stripe''s API that is spoken.';
 comment on column payments.environment_status.webhook_endpoint_url is
 'Where Stripe sends the webhooks, when payments registered the endpoint.';
+comment on column payments.environment_status.webhook_endpoint_status is
+'How Stripe had that endpoint when it was last seen: enabled, disabled (Stripe does that when webhooks
+fail for days) or deleted.';
+comment on column payments.environment_status.webhook_api_version is
+'The version in which its events are written: to be that in api_version.';
+comment on column payments.environment_status.webhook_seen_at is
+'When it was last seen.';
 comment on column payments.environment_status.signing_secrets is
 'How many signing secrets are accepted now.';
 comment on column payments.environment_status.signing_secret_expires_at is

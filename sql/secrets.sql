@@ -9,7 +9,8 @@ create table payments.secrets (
         check (kind operator(pg_catalog.=) any (array['stripe_key', 'signing_secret'])),
     sealed bytea not null,
     created_at timestamptz not null default pg_catalog.now(),
-    expires_at timestamptz
+    expires_at timestamptz,
+    webhook_endpoint_id text
 );
 
 create unique index secrets_stripe_key_idx on payments.secrets (environment)
@@ -28,3 +29,5 @@ comment on column payments.secrets.sealed is 'The secret, encrypted and authenti
 comment on column payments.secrets.created_at is 'When it was set.';
 comment on column payments.secrets.expires_at is
     'When it stops being accepted. Null: as long as it stands here.';
+comment on column payments.secrets.webhook_endpoint_id is
+    'The endpoint at Stripe, we_…, that signs with it, when payments made that. Null for a secret that was handed over.';

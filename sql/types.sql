@@ -722,7 +722,11 @@ create type payments.connection as (
     webhook_endpoint_url text,
     webhook_configured_at timestamptz,
     created_at timestamptz,
-    updated_at timestamptz
+    updated_at timestamptz,
+    webhook_endpoint_status text,
+    webhook_api_version text,
+    webhook_seen_at timestamptz,
+    checkout_settings jsonb
 );
 comment on type payments.connection is
     'How one environment is connected to Stripe. Rows of payments.stripe_connections, one for test and one for live; returned by set_stripe_key() and status().';
@@ -754,6 +758,14 @@ comment on column payments.connection.created_at is
     'When install() made the row.';
 comment on column payments.connection.updated_at is
     'When the facts in this row last changed.';
+comment on column payments.connection.webhook_endpoint_status is
+    'How Stripe had that endpoint when it was last seen: enabled, disabled or deleted.';
+comment on column payments.connection.webhook_api_version is
+    'The version of Stripe''s API in which that endpoint''s events are written.';
+comment on column payments.connection.webhook_seen_at is
+    'When it was last seen.';
+comment on column payments.connection.checkout_settings is
+    'What configure_checkout() was told. Null: nothing.';
 
 create type payments.sync_run as (
     environment text,

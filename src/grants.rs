@@ -25,6 +25,7 @@ const ADMIN: &[&str] = &[
     "set_stripe_key",
     "remove_stripe_key",
     "set_webhook_secret",
+    "configure_webhook",
     "open_to_apps",
     "link_customer",
     "catalog",

@@ -36,6 +36,7 @@ extension_sql_file!("../sql/types.sql");
 extension_sql_file!("../sql/secrets.sql");
 extension_sql_file!("../sql/install.sql", requires = ["types"]);
 extension_sql_file!("../sql/connection.sql", requires = ["types"]);
+extension_sql_file!("../sql/endpoint.sql", requires = ["types"]);
 extension_sql_file!("../sql/access.sql", requires = ["types"]);
 extension_sql_file!("../sql/checkout.sql", requires = ["types"]);
 extension_sql_file!("../sql/catalog.sql", requires = ["types"]);

@@ -41,6 +41,9 @@ pub struct Secret {
     pub environment: Environment,
     /// When it stops being accepted; None when it does not.
     pub expires_at: Option<TimestampWithTimeZone>,
+    /// The webhook endpoint (`we_…`) that signs with it, where we made that; None for a secret that
+    /// somebody handed over.
+    pub endpoint: Option<String>,
     kind: Kind,
     sealed: Vec<u8>,
 }
@@ -55,6 +58,7 @@ impl Secret {
             id: Uuid::new_v4(),
             environment,
             expires_at: None,
+            endpoint: None,
             kind,
             sealed: Vec::new(),
         };
@@ -88,8 +92,8 @@ impl Secret {
     /// Writes it.
     pub fn store(&self) -> Result<(), Failure> {
         static STORE: Statement = Statement::new(
-            "insert into payments.secrets (id, environment, kind, sealed)
-             values ($1, $2, $3, $4)",
+            "insert into payments.secrets (id, environment, kind, sealed, webhook_endpoint_id)
+             values ($1, $2, $3, $4, $5)",
         );
         as_extension_owner(|| {
             STORE.execute(&[
@@ -97,6 +101,7 @@ impl Secret {
                 self.environment.as_str().into(),
                 self.kind.as_str().into(),
                 self.sealed.as_slice().into(),
+                self.endpoint.as_deref().into(),
             ])
         })?;
         Ok(())
@@ -116,6 +121,7 @@ impl Secret {
                     .parse()
                     .map_err(|_| Failure::internal("a secret of neither environment"))?,
                 expires_at: row.get(4)?,
+                endpoint: row.get(5)?,
                 kind,
                 sealed: row.required(3)?,
             })
@@ -126,7 +132,7 @@ impl Secret {
 /// The Stripe key of an environment; None when none is stored, as after a restore.
 pub fn stripe_key(environment: Environment) -> Result<Option<Secret>, Failure> {
     static KEY: Statement = Statement::new(
-        "select id, environment, sealed, expires_at
+        "select id, environment, sealed, expires_at, webhook_endpoint_id
            from payments.secrets
           where environment = $1
             and kind = 'stripe_key'",
@@ -142,7 +148,7 @@ pub fn stripe_key(environment: Environment) -> Result<Option<Secret>, Failure> {
 /// The signing secrets of both environments that are accepted now, the newest first.
 pub fn signing_secrets() -> Result<Vec<Secret>, Failure> {
     static LIVE: Statement = Statement::new(
-        "select id, environment, sealed, expires_at
+        "select id, environment, sealed, expires_at, webhook_endpoint_id
            from payments.secrets
           where kind = 'signing_secret'
             and (expires_at is null
@@ -152,9 +158,10 @@ pub fn signing_secrets() -> Result<Vec<Secret>, Failure> {
     as_extension_owner(|| LIVE.rows(&[], Secret::read(Kind::SigningSecret)))
 }
 
-/// Makes one signing secret the newest of its environment: it does not expire, the others do, a day
-/// from now at the latest. That is how long Stripe signs with both after a secret is rolled
-/// (<https://docs.stripe.com/webhooks#roll-endpoint-secrets>). Forgets those that expired.
+/// Makes one signing secret the newest that was handed over in its environment: it does not expire,
+/// the others do, a day from now at the latest. That is how long Stripe signs with both after a
+/// secret is rolled (<https://docs.stripe.com/webhooks#roll-endpoint-secrets>). Those of endpoints
+/// that we made live as long as these. Forgets those that expired.
 pub fn prefer_signing_secret(environment: Environment, id: Uuid) -> Result<(), Failure> {
     static PREFER: Statement = Statement::new(
         "update payments.secrets
@@ -164,17 +171,37 @@ pub fn prefer_signing_secret(environment: Environment, id: Uuid) -> Result<(), F
                 end
           where environment = $1
             and kind = 'signing_secret'
+            and webhook_endpoint_id is null
             and (id = $2) = (expires_at is not null)",
     );
+    as_extension_owner(|| PREFER.execute(&[environment.as_str().into(), sql_uuid(id).into()]))?;
+    forget_expired(environment)
+}
+
+/// Makes one endpoint of ours the one whose secret does not expire; those of its predecessors do,
+/// a day from now at the latest: what was sent to those may still be on its way. Forgets those that
+/// expired.
+pub fn prefer_endpoint(environment: Environment, endpoint: &str) -> Result<(), Failure> {
+    static PREFER: Statement = Statement::new(
+        "update payments.secrets
+            set expires_at = case
+                    when webhook_endpoint_id <> $2
+                    then now() + interval '24 hours'
+                end
+          where environment = $1
+            and (webhook_endpoint_id = $2) = (expires_at is not null)",
+    );
+    as_extension_owner(|| PREFER.execute(&[environment.as_str().into(), endpoint.into()]))?;
+    forget_expired(environment)
+}
+
+fn forget_expired(environment: Environment) -> Result<(), Failure> {
     static FORGET_EXPIRED: Statement = Statement::new(
         "delete from payments.secrets
           where environment = $1
             and expires_at <= now()",
     );
-    as_extension_owner(|| {
-        PREFER.execute(&[environment.as_str().into(), sql_uuid(id).into()])?;
-        FORGET_EXPIRED.execute(&[environment.as_str().into()])
-    })?;
+    as_extension_owner(|| FORGET_EXPIRED.execute(&[environment.as_str().into()]))?;
     Ok(())
 }
 

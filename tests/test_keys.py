@@ -111,7 +111,9 @@ def test_what_to_do_next_is_said(db, stripe):
     assert said == [
         (
             f'the environment "test" is connected to {stripe.account}',
-            "Accept webhooks, with the endpoint's whsec_… bound to $1: "
+            "Have Stripe send webhooks: "
+            "SELECT payments.configure_webhook('test', 'https://…/rpc/stripe_webhook'); "
+            "or accept those of an endpoint that is there, with its whsec_… bound to $1: "
             "SELECT payments.set_webhook_secret('test', $1);",
         ),
         ("what the account has from before comes in by CALL payments.sync('test')", None),
@@ -401,6 +403,7 @@ ADMINISTRATION = [
     "set_stripe_key(text, text)",
     "remove_stripe_key(text)",
     "set_webhook_secret(text, text)",
+    "configure_webhook(text, text, text[])",
     "open_to_apps(text)",
     "status()",
 ]

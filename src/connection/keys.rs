@@ -2,7 +2,7 @@
 
 use super::account::{self, Account};
 use super::status::next_step;
-use super::{as_owner, lock, parse_environment, row, tell};
+use super::{as_owner, endpoint, lock, parse_environment, row, tell};
 use crate::postgres::error::{Failure, SqlState, surface};
 use crate::postgres::spi::{Composite, Statement};
 use crate::postgres::{agent, identity, interrupt, settings};
@@ -121,18 +121,19 @@ fn set(environment: Option<&str>, secret_key: Option<&str>) -> Result<Composite,
         secret.store()?;
     }
     connect(environment, &key, &account, is_new)?;
+    with_key(&key, |client| endpoint::look(client, environment))?;
     say_connected(environment, &account)?;
     row(environment)
 }
 
 /// Rather before Stripe is asked than after.
-fn refuse_read_only() -> Result<(), Failure> {
+pub(super) fn refuse_read_only() -> Result<(), Failure> {
     match identity::transaction_is_read_only() {
         false => Ok(()),
         true => Err(Failure::new(
             SqlState::new("25006"),
             "read_only_transaction",
-            "a key cannot be set in a read-only transaction",
+            "a connection to Stripe cannot be changed in a read-only transaction",
         )),
     }
 }
@@ -277,6 +278,11 @@ fn remove_stripe_key(environment: Option<&str>) -> Composite {
 }
 
 fn remove(environment: Environment) -> Result<(), Failure> {
+    static KNOWN: Statement = Statement::new(
+        "select c.webhook_endpoint_id
+           from payments.stripe_connections as c
+          where c.environment = $1",
+    );
     // The account stays: it says whose data the tables hold.
     static DISCONNECT: Statement = Statement::new(
         "update payments.stripe_connections as c
@@ -285,13 +291,27 @@ fn remove(environment: Environment) -> Result<(), Failure> {
                 key_set_at = null,
                 missing_permissions = null,
                 open_to_apps = false,
+                webhook_endpoint_id = null,
+                webhook_endpoint_url = null,
+                webhook_endpoint_status = null,
+                webhook_api_version = null,
                 webhook_configured_at = null,
+                webhook_seen_at = null,
                 updated_at = now()
           where c.environment = $1",
     );
     lock(environment)?;
+    let known: Option<Option<String>> =
+        as_owner(|| KNOWN.first(&[environment.as_str().into()], |row| row.get(1)))?;
+    let stored = secrets::stripe_key(environment)?;
     secrets::forget_stripe_key(environment)?;
     secrets::forget_signing_secrets(environment)?;
     as_owner(|| DISCONNECT.execute(&[environment.as_str().into()]))?;
-    Ok(())
+    // Last, because it is what no rollback would undo.
+    match stored.and_then(|secret| open(&secret).ok()) {
+        Some(key) => with_key(&key, |client| {
+            endpoint::remove(client, environment, known.flatten().as_deref())
+        }),
+        None => Ok(()),
+    }
 }

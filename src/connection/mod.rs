@@ -1,6 +1,7 @@
 //! The connection of each environment to a Stripe account.
 
 mod account;
+mod endpoint;
 mod environment;
 mod keys;
 mod signing;

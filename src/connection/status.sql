@@ -42,6 +42,9 @@ health as (
         c.missing_permissions,
         $5 as api_version,
         c.webhook_endpoint_url,
+        c.webhook_endpoint_status,
+        c.webhook_api_version,
+        c.webhook_seen_at,
         $3 as signing_secrets,
         $4 as signing_secret_expires_at,
         e.last_event_at,
@@ -115,7 +118,11 @@ cross join lateral (
         when h.missing_permissions is not null then
             format('Give the restricted key the missing permissions in the Stripe Dashboard, then set it again: SELECT payments.set_stripe_key(%L, $1);', h.environment)
         when h.signing_secrets = 0 then
-            format('Accept webhooks, with the endpoint''s whsec_… bound to $1: SELECT payments.set_webhook_secret(%L, $1);', h.environment)
+            format('Have Stripe send webhooks: SELECT payments.configure_webhook(%1$L, ''https://…/rpc/stripe_webhook''); or accept those of an endpoint that is there, with its whsec_… bound to $1: SELECT payments.set_webhook_secret(%1$L, $1);', h.environment)
+        when h.webhook_endpoint_status <> 'enabled' then
+            format('Stripe sends no webhooks, because the endpoint is %s: SELECT payments.configure_webhook(%L, %L);', h.webhook_endpoint_status, h.environment, h.webhook_endpoint_url)
+        when h.webhook_endpoint_url is not null and h.webhook_api_version is distinct from h.api_version then
+            format('Have webhooks in the version that is read: SELECT payments.configure_webhook(%L, %L);', h.environment, h.webhook_endpoint_url)
         when h.failed_events > 0 then
             format('See why events failed: SELECT stripe_event_id, event_type, last_error FROM payments.webhook_events WHERE environment = %L AND processing_status = ''failed'';', h.environment)
         when not apps.any_open then

@@ -5,6 +5,7 @@ mod canonical;
 mod chain;
 mod door;
 mod embedded;
+mod events;
 mod ids;
 mod links;
 mod locking;
@@ -22,6 +23,7 @@ mod stored;
 mod table;
 
 pub use door::{Changes, Outcome, STAGES, Stage, mirror, observe, projects, rebuild, reproject};
+pub use events::EVENTS;
 pub use links::{Link, Links, SESSION_ROW};
 pub use mirror::{Mirrored, Object};
 pub use observation::{Key, Mark, Observation, Source};

@@ -6,10 +6,27 @@ from typing import Any
 
 from ..api import Call, endpoint, listing, page
 from ..errors import invalid
+from ..event_types import EVENT_TYPES
 from ..schema import Array, Boolean, Metadata, Text, Url, clearable, merged, needed
 from ..store import Object
 
 MOST = 16
+
+
+class _Events(Array):
+    """What an endpoint is sent: known types of events, or all of them."""
+
+    def __init__(self) -> None:
+        super().__init__(Text())
+
+    def value(self, raw: Any, name: str) -> list[Any]:
+        events = super().value(raw, name)
+        for index, event in enumerate(events):
+            if event != "*" and event not in EVENT_TYPES:
+                raise invalid(f"Invalid {name}[{index}]: must be one of *, {', '.join(sorted(EVENT_TYPES))}", name)
+        if "*" in events and len(events) > 1:
+            raise invalid("You cannot specify `*` together with other events.", name)
+        return events
 
 
 @endpoint(
@@ -19,7 +36,7 @@ MOST = 16
     api_version=Text(pattern=r"\d{4}-\d{2}-\d{2}(\.\w+)?"),
     connect=Boolean(),
     description=clearable(Text()),
-    enabled_events=needed(Array(Text())),
+    enabled_events=needed(_Events()),
     metadata=clearable(Metadata()),
     url=needed(Url()),
 )
@@ -57,7 +74,7 @@ def retrieve(call: Call) -> Object:
     permission="webhook",
     description=clearable(Text()),
     disabled=Boolean(),
-    enabled_events=Array(Text()),
+    enabled_events=_Events(),
     metadata=clearable(Metadata()),
     url=Url(),
 )
