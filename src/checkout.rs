@@ -4,6 +4,7 @@
 //! payment keeps its slot for ever, a session that expired or failed, or a subscription that ended,
 //! makes room for the next generation.
 
+use crate::checkout_settings;
 use crate::connection::{self, as_owner};
 use crate::customers;
 use crate::door;
@@ -18,8 +19,9 @@ use crate::stripe_errors::{failure, is_missing};
 use pgrx::{JsonB, Uuid, pg_extern};
 use serde_json::json;
 use std::collections::BTreeMap;
-use stripe::checkout::{Arguments, Request};
-use stripe::{Client, Environment, Invalid};
+use stripe::checkout::{Arguments, Mode, Request};
+use stripe::settings::Settings;
+use stripe::{Client, Environment, Invalid, Subject};
 
 #[pg_extern(sql = false)]
 #[allow(
@@ -51,8 +53,12 @@ fn create_checkout_session(
             idempotency_key,
         })
         .map_err(refused_argument)?;
+        let settings = checkout_settings::of(environment)?;
+        checkout_settings::admit_url(&settings, "success_url", &request.success_url)?;
+        checkout_settings::admit_url(&settings, "cancel_url", &request.cancel_url)?;
         let checkout = Checkout {
             environment,
+            settings,
             requested_by: identity::requester(),
             request_hash: request.canonical_hash(),
             request,
@@ -91,6 +97,7 @@ const GENERATIONS_PER_CALL: u32 = 6;
 
 struct Checkout {
     environment: Environment,
+    settings: Settings,
     request: Request,
     requested_by: String,
     request_hash: String,
@@ -121,6 +128,12 @@ enum Outcome {
 impl Checkout {
     /// The row to return, and the failure that it records.
     fn run(&self) -> Result<(Composite, Option<Failure>), Failure> {
+        if let Some(subject) = self
+            .subscriber()
+            .filter(|_| self.settings.one_live_subscription)
+        {
+            checkout_settings::make_others_wait(self.environment, subject);
+        }
         let first = match self.latest()? {
             Some(latest) => latest,
             None => (self.derived(1)?, 1),
@@ -412,7 +425,9 @@ impl Checkout {
     fn start(&self, client: &Client, session: &Session, is_last: bool) -> Result<Outcome, Failure> {
         let customer = self.customer(client)?;
         let prices = prices::resolve(client, self.environment, self.request.prices())?;
-        let parameters = self
+        let (environment, settings) = (self.environment, &self.settings);
+        checkout_settings::admit_prices(client, environment, settings, prices.values())?;
+        let mut parameters = self
             .request
             .session_parameters(
                 &prices,
@@ -421,6 +436,8 @@ impl Checkout {
                 &self.marks(session)?,
             )
             .map_err(refused_argument)?;
+        let trial = self.can_have_trial(client, session, customer.as_deref())?;
+        self.settings.add_to(&mut parameters, trial);
         let key = format!("payments-checkout-{}", session.id);
         let error = match client.post("/v1/checkout/sessions", &parameters, &key) {
             Ok(answer) => {
@@ -442,6 +459,35 @@ impl Checkout {
         }
         record_failure(self.environment, session.id, &error.to_string())?;
         Ok(Outcome::Over)
+    }
+
+    /// Sees to it that a subscription is the only one of its subject, where that is the rule, and
+    /// says whether it can begin with a trial.
+    fn can_have_trial(
+        &self,
+        client: &Client,
+        session: &Session,
+        customer: Option<&str>,
+    ) -> Result<bool, Failure> {
+        let (Some(subject), Some(customer)) = (self.subscriber(), customer) else {
+            return Ok(false);
+        };
+        if self.settings.one_live_subscription {
+            let ours = session.id.to_string();
+            checkout_settings::refuse_second(client, self.environment, subject, customer, &ours)?;
+        }
+        match self.settings.trial_period_days {
+            Some(_) => {
+                checkout_settings::can_have_trial(client, self.environment, subject, customer)
+            }
+            None => Ok(false),
+        }
+    }
+
+    /// Who is to have a subscription, if it is about one.
+    fn subscriber(&self) -> Option<&Subject> {
+        let subject = self.request.subject.as_ref();
+        subject.filter(|_| self.request.mode == Mode::Subscription)
     }
 
     fn customer(&self, client: &Client) -> Result<Option<String>, Failure> {

@@ -26,6 +26,7 @@ const ADMIN: &[&str] = &[
     "remove_stripe_key",
     "set_webhook_secret",
     "configure_webhook",
+    "configure_checkout",
     "open_to_apps",
     "link_customer",
     "catalog",

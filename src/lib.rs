@@ -3,6 +3,7 @@
 mod access;
 mod catalog;
 mod checkout;
+mod checkout_settings;
 mod connection;
 mod customers;
 mod door;
@@ -39,6 +40,7 @@ extension_sql_file!("../sql/connection.sql", requires = ["types"]);
 extension_sql_file!("../sql/endpoint.sql", requires = ["types"]);
 extension_sql_file!("../sql/access.sql", requires = ["types"]);
 extension_sql_file!("../sql/checkout.sql", requires = ["types"]);
+extension_sql_file!("../sql/checkout_settings.sql", requires = ["types"]);
 extension_sql_file!("../sql/catalog.sql", requires = ["types"]);
 extension_sql_file!("../sql/billing.sql", requires = ["types"]);
 extension_sql_file!("../sql/link.sql", requires = ["types"]);

@@ -1,6 +1,7 @@
 //! `create_customer_portal_session`: the caller's own INSERT, then Stripe.
 
 use crate::checkout::{refused_argument, required};
+use crate::checkout_settings;
 use crate::connection::{self, as_owner};
 use crate::customers;
 use crate::door;
@@ -26,13 +27,14 @@ fn create_customer_portal_session(
     surface(|| {
         door::require_read_committed()?;
         let environment = connection::environment_for_caller(environment)?;
-        let request = Request::parse(Arguments {
+        let mut request = Request::parse(Arguments {
             subject: &required("subject", subject.as_ref())?.0,
             return_url,
             configuration,
             flow: flow.as_ref().map(|json| &json.0),
         })
         .map_err(refused_argument)?;
+        admit(environment, &mut request)?;
         let id = Uuid::from_bytes(*uuid::Uuid::new_v4().as_bytes());
         insert(environment, id, &request, flow)?;
         match as_owner(|| open(environment, id, &request)) {
@@ -45,6 +47,29 @@ fn create_customer_portal_session(
             Err(failure) => Err(failure),
         }
     })
+}
+
+/// Refuses what an administrator does not allow, and fills in the configuration that they chose.
+fn admit(environment: Environment, request: &mut Request) -> Result<(), Failure> {
+    let settings = checkout_settings::of(environment)?;
+    for (argument, url) in request.urls() {
+        checkout_settings::admit_url(&settings, argument, url)?;
+    }
+    let configuration = settings.portal_configuration(request.configuration.as_deref());
+    let configuration = configuration.ok_or_else(|| {
+        Failure::new(
+            SqlState::INSUFFICIENT_PRIVILEGE,
+            "configuration_not_allowed",
+            "this portal configuration is not allowed",
+        )
+        .with("argument", "configuration")
+        .hint(
+            "An administrator lists the allowed_portal_configurations with \
+             payments.configure_checkout.",
+        )
+    })?;
+    request.configuration = configuration.map(str::to_owned);
+    Ok(())
 }
 
 fn is_recorded(failure: &Failure) -> bool {

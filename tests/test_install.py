@@ -597,7 +597,8 @@ def test_each_role_executes_what_it_needs(db):
             "catalog create_product update_product delete_product create_price update_price archive_price "
             "cancel_subscription update_subscription refund_payment "
             "current_subscription handle_webhook replay_event failed_events replay_failed prune_webhook_events rebuild "
-            "sync sync_step sync_next poll_events poll_step poll_page poll_event poll_due configure_webhook",
+            "sync sync_step sync_next poll_events poll_step poll_page poll_event poll_due configure_webhook "
+            "configure_checkout",
         ),
     ):
         db.execute(f"select payments.grant_{audience}('{role}')")

@@ -404,6 +404,7 @@ ADMINISTRATION = [
     "remove_stripe_key(text)",
     "set_webhook_secret(text, text)",
     "configure_webhook(text, text, text[])",
+    "configure_checkout(text, jsonb)",
     "open_to_apps(text)",
     "status()",
 ]

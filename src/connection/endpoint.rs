@@ -141,41 +141,55 @@ fn adjusted(client: &Client, endpoint: &Endpoint, wanted: &Wanted) -> Result<End
 }
 
 /// Stripe remembers an idempotency key for a day, also that it failed, or that it made what has
-/// been removed since.
+/// been removed since; then the next key makes another. The last key is nobody's, so that it
+/// remembers nothing.
 const KEYS_PER_CALL: u32 = 3;
 
 /// Makes an endpoint, and keeps its secret.
 fn made(client: &Client, environment: Environment, wanted: &Wanted) -> Result<Endpoint, Failure> {
     let owner = owner_mark(environment)?;
     let parameters = wanted.parameters(&owner);
-    let state = committed_state(environment)?;
     for attempt in 1..=KEYS_PER_CALL {
-        let parts = [
-            owner.as_str(),
-            &state,
-            &parameters.to_string(),
-            &attempt.to_string(),
-        ];
-        let key = sealed::derive("making of a webhook endpoint", &parts)?;
-        let key = format!("payments-webhook-{}", hex::encode(&key[..16]));
+        let is_last = attempt == KEYS_PER_CALL;
+        let key = match is_last {
+            true => Uuid::new_v4().to_string(),
+            false => derived_key(environment, &parameters, attempt)?,
+        };
+        let key = format!("payments-webhook-{key}");
         let mut answer = match client.post(PATH, &parameters, &key) {
             Ok(answer) => answer,
-            Err(error) if error.is_replayed() => continue,
+            Err(error) if error.is_replayed() && !is_last => continue,
             Err(error) => return Err(failure(error)),
         };
         let secret = secret_in(&mut answer)?;
         let endpoint = Endpoint::from_object(&answer.body).ok_or_else(malformed)?;
-        if answer.replayed && !exists(client, &endpoint)? {
-            continue;
+        if !answer.replayed || exists(client, &endpoint)? {
+            let mut secret = Secret::seal(environment, Kind::SigningSecret, &secret)?;
+            secret.endpoint = Some(endpoint.id.clone());
+            secret.store()?;
+            return Ok(endpoint);
         }
-        let mut secret = Secret::seal(environment, Kind::SigningSecret, &secret)?;
-        secret.endpoint = Some(endpoint.id.clone());
-        secret.store()?;
-        return Ok(endpoint);
     }
-    Err(Failure::internal(
-        "no idempotency key is left for a webhook endpoint",
+    Err(Failure::new(
+        SqlState::BAD_GATEWAY,
+        "no_endpoint_made",
+        "every webhook endpoint that Stripe made for this was deleted at once",
     ))
+}
+
+fn derived_key(
+    environment: Environment,
+    parameters: &Value,
+    attempt: u32,
+) -> Result<String, Failure> {
+    let parts = [
+        committed_state(environment)?,
+        parameters.to_string(),
+        attempt.to_string(),
+    ];
+    let parts = parts.each_ref().map(String::as_str);
+    let key = sealed::derive("webhook endpoint made", &parts)?;
+    Ok(hex::encode(&key[..16]))
 }
 
 /// What stays the same while calls are rolled back, and changes when one is committed.
@@ -183,6 +197,7 @@ fn committed_state(environment: Environment) -> Result<String, Failure> {
     static STATE: Statement = Statement::new(
         "select concat_ws(
                     ' ',
+                    c.environment,
                     c.webhook_endpoint_id,
                     extract(epoch from c.webhook_configured_at),
                     extract(epoch from c.key_set_at))

@@ -40,7 +40,7 @@ pub fn parse_environment(environment: Option<&str>) -> Result<Environment, Failu
 }
 
 /// The connection of an environment, as SQL is to see it.
-fn row(environment: Environment) -> Result<Composite, Failure> {
+pub fn row(environment: Environment) -> Result<Composite, Failure> {
     // By name, because a table that users added columns to has others than the type.
     static ROW: Statement = Statement::new(
         "select jsonb_populate_record(

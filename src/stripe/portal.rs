@@ -93,6 +93,23 @@ impl Request {
         })
     }
 
+    /// Where the caller has buyers sent, by argument.
+    pub fn urls(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let after = self
+            .flow
+            .as_ref()
+            .and_then(|flow| flow.after_completion.as_ref());
+        let after = match after {
+            Some(AfterCompletion::Redirect { return_url }) => Some(return_url),
+            _ => None,
+        };
+        let own = self
+            .return_url
+            .iter()
+            .map(|url| ("return_url", url.as_str()));
+        own.chain(after.map(|url| ("flow", url.as_str())))
+    }
+
     /// Whether the flow is about a subscription and the caller left open which.
     pub fn needs_subscription(&self) -> bool {
         self.flow

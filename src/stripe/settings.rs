@@ -159,7 +159,10 @@ impl Settings {
 
     /// Adds the settings to the parameters of `POST /v1/checkout/sessions`, as far as they go with
     /// what is sold to whom. `trial`: whether this subject can still have its trial.
-    pub fn add_to(&self, session: &mut Map<String, Value>, trial: bool) {
+    pub fn add_to(&self, session: &mut Value, trial: bool) {
+        let Value::Object(session) = session else {
+            return;
+        };
         let is_subscription = session.get("mode").and_then(Value::as_str) == Some("subscription");
         let has_customer =
             session.contains_key("customer") || session.contains_key("customer_account");

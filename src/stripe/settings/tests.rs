@@ -14,11 +14,8 @@ fn session(settings: &Settings, mode: &str, customer: bool, trial: bool) -> Valu
     if customer {
         session["customer"] = "cus_1".into();
     }
-    let Value::Object(session) = &mut session else {
-        unreachable!("it is an object");
-    };
-    settings.add_to(session, trial);
-    session.clone().into()
+    settings.add_to(&mut session, trial);
+    session
 }
 
 #[test]
