@@ -300,37 +300,31 @@ fn say_what_is_left_out(wanted: &Wanted) {
     }
 }
 
-/// Removes what this database has at Stripe, as far as Stripe lets it.
+/// Removes the endpoint `known`, and whatever else this database has at Stripe, as far as Stripe
+/// lets it.
 ///
 /// # Errors
 /// An interrupt only; for the rest there is a warning.
-pub fn remove(
-    client: &Client,
-    environment: Environment,
-    known: Option<&str>,
-) -> Result<(), Failure> {
-    match ours(client, environment) {
-        Ok(ours) => {
-            for endpoint in &ours {
-                retire(client, environment, endpoint)?;
-            }
-            Ok(())
-        }
-        Err(failure) if failure.is_interrupted() => Err(failure),
+pub fn remove(client: &Client, environment: Environment, known: &str) -> Result<(), Failure> {
+    let ours = match ours(client, environment) {
+        Err(failure) if failure.is_interrupted() => return Err(failure),
         Err(failure) => {
-            if let Some(known) = known {
-                tell(
-                    PgLogLevel::WARNING,
-                    format!(
-                        "the webhook endpoint {known} may still be at Stripe: {}",
-                        failure.message
-                    ),
-                    Some(format!("Delete it at {}.", dashboard(environment))),
-                );
-            }
-            Ok(())
+            tell(
+                PgLogLevel::WARNING,
+                format!(
+                    "the webhook endpoint {known} may still be at Stripe: {}",
+                    failure.message
+                ),
+                Some(format!("Delete it at {}.", dashboard(environment))),
+            );
+            return Ok(());
         }
+        Ok(ours) => ours,
+    };
+    for endpoint in &ours {
+        retire(client, environment, endpoint)?;
     }
+    Ok(())
 }
 
 /// Asks how the endpoint is doing, and keeps the answer for `payments.status()`: Stripe disables

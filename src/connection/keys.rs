@@ -308,10 +308,13 @@ fn remove(environment: Environment) -> Result<(), Failure> {
     secrets::forget_signing_secrets(environment)?;
     as_owner(|| DISCONNECT.execute(&[environment.as_str().into()]))?;
     // Last, because it is what no rollback would undo.
-    match stored.and_then(|secret| open(&secret).ok()) {
-        Some(key) => with_key(&key, |client| {
-            endpoint::remove(client, environment, known.flatten().as_deref())
-        }),
-        None => Ok(()),
+    match (
+        known.flatten(),
+        stored.and_then(|secret| open(&secret).ok()),
+    ) {
+        (Some(known), Some(key)) => {
+            with_key(&key, |client| endpoint::remove(client, environment, &known))
+        }
+        _ => Ok(()),
     }
 }

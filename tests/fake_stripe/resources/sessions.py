@@ -96,18 +96,73 @@ def _check_combination(mode: str, given: dict[str, Any]) -> None:
             raise invalid(f"You may only specify one of these parameters: {one}, {other}.", one)
     if "customer_update" in given and "customer" not in given:
         raise invalid("`customer_update` can only be used with `customer`.", "customer_update")
+    if given.get("allow_promotion_codes") and "discounts" in given:
+        raise invalid(
+            "You may only specify one of these parameters: allow_promotion_codes, discounts.", "allow_promotion_codes"
+        )
+    if given.get("customer_update", {}).get("shipping") == "auto" and "shipping_address_collection" not in given:
+        raise invalid(
+            "`customer_update[shipping]` can only be set to `auto` when `shipping_address_collection` is enabled.",
+            "customer_update[shipping]",
+        )
+    if "trial_settings" in given.get("subscription_data", {}) and not _trial(given):
+        raise invalid(
+            "`subscription_data[trial_settings]` can only be set with a trial.", "subscription_data[trial_settings]"
+        )
+    if len(given.get("custom_fields") or []) > 3:
+        raise invalid("Array custom_fields exceeded maximum 3 allowed elements.", "custom_fields")
     elsewhere = {
         "payment": ("subscription_data", "setup_intent_data", "payment_method_collection"),
-        "subscription": ("payment_intent_data", "setup_intent_data", "customer_creation", "submit_type"),
+        "subscription": (
+            "payment_intent_data",
+            "setup_intent_data",
+            "customer_creation",
+            "shipping_options",
+            "submit_type",
+        ),
         "setup": ("payment_intent_data", "subscription_data", "line_items"),
     }
     for field in elsewhere[mode]:
         if field in given:
             raise invalid(f"You can not pass `{field}` in `{mode}` mode.", field)
-    if given.get("invoice_creation", {}).get("enabled") and mode != "payment":
+    if "invoice_creation" in given and mode != "payment":
         raise invalid("You can only enable invoice creation when `mode` is set to `payment`.", "invoice_creation")
     if mode != "setup" and not given.get("line_items"):
         raise invalid("Missing required param: line_items.", "line_items", "parameter_missing")
+
+
+def _trial(given: dict[str, Any]) -> bool:
+    """Whether the subscription begins with a trial."""
+    data = given.get("subscription_data", {})
+    return bool(data.get("trial_period_days") or data.get("trial_end"))
+
+
+def _check_customer(customer: Object, given: dict[str, Any]) -> None:
+    """What must be allowed to change of a customer who comes again
+    (https://docs.stripe.com/tax/checkout#existing-customers).
+    """
+    update = given.get("customer_update", {})
+    if given.get("automatic_tax", {}).get("enabled"):
+        if "shipping_address_collection" in given and update.get("shipping") != "auto":
+            raise invalid(
+                "Automatic tax calculation with shipping address collection in Checkout requires updating shipping "
+                "address on the Customer. To enable automatic tax calculation with shipping address collection for an "
+                "existing customer, set `customer_update[shipping]` to `auto`.",
+                code="customer_tax_location_invalid",
+            )
+        if not customer.get("address") and "auto" not in (update.get("address"), update.get("shipping")):
+            raise invalid(
+                "Automatic tax calculation in Checkout requires a valid address on the Customer. Add a valid address "
+                "to the Customer or set either `customer_update[address]` to 'auto' or `customer_update[shipping]` to "
+                "'auto' to save the address entered in Checkout to the Customer.",
+                code="customer_tax_location_invalid",
+            )
+    if given.get("tax_id_collection", {}).get("enabled") and update.get("name") != "auto":
+        raise invalid(
+            "Tax ID collection requires updating business name on the customer. To enable tax ID collection for an "
+            "existing customer, please set `customer_update[name]` to `auto`.",
+            "tax_id_collection",
+        )
 
 
 def _check_lines(mode: str, lines: list[Object]) -> None:
@@ -290,13 +345,13 @@ def create(call: Call) -> Object:
     _check_combination(mode, given)
     expires_at = _expiry(store, given)
     customer = store.require("customer", given["customer"], "customer") if "customer" in given else None
+    if customer:
+        _check_customer(customer, given)
     lines = [_line(store, mode, position, line) for position, line in enumerate(given.get("line_items", []))]
     if lines:
         _check_lines(mode, lines)
     total = sum(line["amount_total"] for line in lines)
-    if given.get("subscription_data", {}).get("trial_period_days") or given.get("subscription_data", {}).get(
-        "trial_end"
-    ):
+    if _trial(given):
         total = sum(line["amount_total"] for line in lines if not line["price"]["recurring"])
     tax = given.get("automatic_tax", {}).get("enabled", False)
     email = customer["email"] if customer else given.get("customer_email")
