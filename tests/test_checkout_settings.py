@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from psycopg.types.json import Jsonb
 
@@ -209,15 +207,19 @@ def test_changed_settings_are_no_changed_request(shop):
 
 
 def test_a_key_whose_transaction_was_rolled_back_is_not_stuck_after_settings_changed(shop):
+    arguments = {
+        "mode": "payment",
+        "subject": {"type": "user", "id": "alice"},
+        "line_items": [{"stripe_price_id": shop.shirt}],
+        "idempotency_key": "order:7",
+        **URLS,
+    }
     with pytest.raises(ZeroDivisionError), shop.db.request("alice") as connection:
-        arguments = {"mode": "payment", "line_items": [{"stripe_price_id": shop.shirt}], **URLS}
-        shop.call("create_checkout_session", connection, {**arguments, "idempotency_key": "order:7"})
+        shop.call("create_checkout_session", connection, arguments)
         raise ZeroDivisionError
     configure(shop, locale="de")
-    row = shop.call("create_checkout_session", None, {**arguments, "idempotency_key": "order:7"})
-    assert row.status == "open"
-    again = shop.checkout("alice", idempotency_key="order:8")
-    assert (again.status, sent(shop)["locale"]) == ("open", "de")
+    row = shop.call("create_checkout_session", "alice", arguments)
+    assert (row.status, sent(shop)["locale"]) == ("open", "de")
 
 
 # Origins
@@ -249,9 +251,10 @@ TRICKS = [
 @pytest.mark.parametrize("url", TRICKS)
 def test_other_origins_are_refused(shop, argument, url):
     configure(shop, allowed_origins=[ALLOWED])
-    with refused("42501" if url.isascii() else "22023") as refusal:
+    is_url = url.isascii() and "%" not in url
+    with refused("42501" if is_url else "22023", "url_not_allowed" if is_url else None) as refusal:
         shop.checkout("alice", **{argument: url})
-    assert json.loads(json.dumps(refusal.message)).startswith(argument)
+    assert refusal.message.startswith(argument)
     assert shop.asked("*") == []
     assert shop.sessions() == []
 
