@@ -598,7 +598,7 @@ def test_each_role_executes_what_it_needs(db):
             "cancel_subscription update_subscription refund_payment "
             "current_subscription handle_webhook replay_event failed_events replay_failed prune_webhook_events rebuild "
             "sync sync_step sync_next poll_events poll_step poll_page poll_event poll_due configure_webhook "
-            "configure_checkout",
+            "configure_checkout simulate_event remove_simulated",
         ),
     ):
         db.execute(f"select payments.grant_{audience}('{role}')")
