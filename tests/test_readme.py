@@ -90,7 +90,10 @@ class World:
     def _deliver(self) -> None:
         connected = self.db.execute("select environment from payments.stripe_connections where status = 'connected'")
         for (environment,) in connected.fetchall():
-            for event in self.stripe.control.deliveries(livemode=environment == "live"):
+            live = environment == "live"
+            endpoints = self.stripe.control.call("GET", "/v1/webhook_endpoints", livemode=live)["data"]
+            wanted = [type for endpoint in endpoints for type in endpoint["enabled_events"]] or None
+            for event in self.stripe.control.deliveries(types=wanted, livemode=live):
                 with self.db.request(headers={"Stripe-Signature": event["signature"]}) as gateway:
                     gateway.execute("select api.stripe_webhook(%s::json)", (event["body"],))
 
