@@ -371,6 +371,32 @@ def test_it_commits_and_so_cannot_run_inside_a_transaction(connected: Database) 
             connection.execute("call payments.sync('test')")
 
 
+def test_what_stripe_refuses_to_tell_holds_up_nothing(connected: Database, stripe: FakeStripe) -> None:
+    prices = [stripe.control.price(100 + n, name=f"Part {n}", interval="month")["id"] for n in range(11)]
+    lines = [{"price": price, "quantity": 1} for price in prices]
+    given = {"mode": "subscription", "line_items": lines, "success_url": "https://shop.example/thanks"}
+    for _ in range(2):
+        stripe.control.complete(stripe.control.call("POST", "/v1/checkout/sessions", given)["id"])
+    stripe.control.fault("forbidden", path="/v1/subscription_items", permission="subscription_read")
+    connected.execute("call payments.sync('test')")
+    assert connected.value("select count(*) from payments.stripe_objects where due is not null") == 1
+    connected.execute("call payments.poll_events('test')")
+    assert connected.value("select count(*) from payments.stripe_objects where due is not null") == 0
+    assert connected.value("select count(*) from payments.subscription_items") == 22
+
+
+def test_a_revoked_key_is_told(connected: Database, stripe: FakeStripe) -> None:
+    stripe.control.revoke_key(stripe.test_key)
+    with refused("55000", "key_revoked"):
+        connected.execute("call payments.sync('test')")
+
+
+def test_it_refuses_transactions_that_see_no_news(connected: Database) -> None:
+    with connected.connect() as connection, refused("25000", "wrong_transaction"):
+        connection.execute("begin isolation level repeatable read")
+        connection.execute("select payments.sync_step('test')")
+
+
 def test_an_admin_may_and_others_may_not(connected: Database, stripe: FakeStripe) -> None:
     connected.execute("create role chief nologin; select payments.grant_admin('chief')")
     try:

@@ -9,7 +9,7 @@ use crate::postgres::spi::Statement;
 use crate::stripe_errors::failure;
 use ledger::{Due, Key, Observation, Source};
 use serde_json::{Map, Value, json};
-use stripe::{Answer, Client, Environment, Page, resources};
+use stripe::{Answer, Client, Environment, Error, Page, resources};
 
 /// An object that Stripe must be asked about.
 #[derive(Debug)]
@@ -67,13 +67,11 @@ pub fn ask(
         }
         match question.ask(client, environment) {
             Ok(observations) => answers.observations.extend(observations),
-            Err(Stop::Stripe(error)) if error.refusal().is_some_and(|r| r.status < 429) => {
+            Err(Stop::Stripe(error @ (Error::Refused(_) | Error::Permission { .. }))) => {
                 warn(&question.key, failure(error));
             }
-            Err(Stop::Stripe(error)) if answers.asked > 0 => {
-                drop(error);
-                return Ok(answers);
-            }
+            // What was learned counts; the next step meets the error again.
+            Err(Stop::Stripe(_)) if answers.asked > 0 => return Ok(answers),
             Err(stop) => return Err(stop),
         }
         answers.asked += 1;

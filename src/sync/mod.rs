@@ -63,6 +63,7 @@ fn lists() -> impl Iterator<Item = &'static List> {
 #[pg_extern(sql = false)]
 fn sync_step(environment: Option<&str>, objects: Option<Vec<Option<String>>>) -> Option<Composite> {
     surface(|| {
+        door::require_read_committed()?;
         let environment = connection::parse_environment(environment)?;
         let objects = chosen(objects)?;
         if !lock::try_exclusive(&["sync", environment.as_str()]) {
@@ -77,6 +78,7 @@ fn sync_step(environment: Option<&str>, objects: Option<Vec<Option<String>>>) ->
 #[pg_extern(sql = false)]
 fn sync_next(environment: Option<&str>, objects: Option<Vec<Option<String>>>) -> Option<Composite> {
     surface(|| {
+        door::require_read_committed()?;
         let environment = connection::parse_environment(environment)?;
         let objects = chosen(objects)?;
         lock::exclusive(&["sync", environment.as_str()]);
@@ -109,7 +111,6 @@ fn chosen(objects: Option<Vec<Option<String>>>) -> Result<Vec<&'static str>, Fai
 /// One step of what is unfinished, what is due last; None when nothing is.
 fn step(environment: Environment, lists: &[&str]) -> Result<Option<Composite>, Failure> {
     let objects = [lists, &[DUE]].concat();
-    door::require_read_committed()?;
     door::fire_callers_deferred_triggers()?;
     let Some(mut run) = as_owner(|| Run::unfinished(environment, &objects))? else {
         return Ok(None);
