@@ -70,7 +70,7 @@ language plpgsql security definer set search_path = ''
 as $$
 begin
     update public.orders
-    set status = 'fulfilled', paid_at = new.paid_at
+    set status = 'fulfilled', paid_at = coalesce(new.paid_at, now())
     where id::text = new.metadata ->> 'order_id'
         and user_id = new.subject_id
         and status = 'pending';
