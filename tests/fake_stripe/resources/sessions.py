@@ -74,6 +74,11 @@ def _line(store: Store, mode: str, position: int, given: dict[str, Any]) -> Obje
     }
 
 
+def _whole(given: Object | None, *fields: str) -> Object | None:
+    """What was given of a hash, as it is shown: with every field."""
+    return None if given is None else {**dict.fromkeys(fields), **given}
+
+
 def _check_url(given: dict[str, Any]) -> None:
     hosted = given.get("ui_mode", "hosted_page") == "hosted_page"
     if hosted and "success_url" not in given:
@@ -377,10 +382,12 @@ def create(call: Call) -> Object:
         client_secret=None,
         collected_information=None,
         consent=None,
-        consent_collection=given.get("consent_collection"),
+        consent_collection=_whole(
+            given.get("consent_collection"), "payment_method_reuse_agreement", "promotions", "terms_of_service"
+        ),
         currency=lines[0]["currency"] if lines else given.get("currency"),
         currency_conversion=None,
-        custom_fields=given.get("custom_fields") or [],
+        custom_fields=[{"optional": False, **field} for field in given.get("custom_fields") or []],
         custom_text={
             "after_submit": None,
             "shipping_address": None,
