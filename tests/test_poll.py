@@ -288,7 +288,7 @@ def test_what_is_due_is_asked_for(shop: Shop) -> None:
     # Nothing says what this payment is for: no session, no invoice.
     session = shop.stripe.control.get(paid(shop).stripe_checkout_session_id)
     intent = shop.stripe.control.get(session["payment_intent"])
-    lone = {**intent, "id": "pi_3LoneLoneLoneLoneLoneLone", "metadata": {}, "latest_charge": None, "payment_details": None}
+    lone = {**intent, "id": "pi_3LoneLoneLoneLoneLoneLone", "metadata": {}, "latest_charge": None, "payment_details": {"customer_reference": None, "order_reference": None}}
     poll(shop.db)
     with shop.stripe.world.lock:
         shop.stripe.world.stores[shop.stripe.account, False].add(lone)
