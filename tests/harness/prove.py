@@ -1,0 +1,83 @@
+"""`tests/prove.sh`: what the tests try for seconds, tried for long. Each part prints its figures."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from harness import command_line, extension, postgres, run, say, toolchain
+from harness.postgres import Postgres
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something to prove: what `--help` says of it, and how it is done on a Postgres with the extension."""
+
+    what: str
+    prove: Callable[[Postgres], bool]
+
+
+def tested(*arguments: str, **sizes: int) -> Callable[[Postgres], bool]:
+    """Tests of the ordinary suite with these sizes, which they read as `PAYMENTS_<SIZE>`."""
+    environment = {f"PAYMENTS_{size.upper()}": str(value) for size, value in sizes.items()}
+
+    def prove(installation: Postgres) -> bool:
+        return run(
+            *(sys.executable, "-m", "pytest", "--postgres", installation.major, "--capture=no", "-v", *arguments),
+            env=environment,
+        )
+
+    return prove
+
+
+PARTS = {
+    "concurrency": Part(
+        "20,000 shuffled events on 8 connections end in the rows of one connection",
+        tested("tests/test_concurrency.py", events=20_000),
+    ),
+    "sync": Part(
+        "100,000 objects are synced through 20 kill -9",
+        tested("tests/test_sync.py", "-k", "killed_at_random", "--timeout=7200", "--sync-objects=100000"),
+    ),
+}
+
+
+def main() -> int:
+    options = _parse()
+    toolchain.prepare()
+    installation = postgres.at_hand([options.pg])[0] if options.pg else postgres.preferred()
+    extension.install(installation, release=options.release)
+    results = {}
+    for name in options.parts or PARTS:
+        say(f"{name}: {PARTS[name].what}")
+        started = time.monotonic()
+        outcome = "passed" if PARTS[name].prove(installation) else "FAILED"
+        results[name] = f"{outcome} in {time.monotonic() - started:.0f} s"
+    say(f"summary, on {installation.label}")
+    for name, outcome in results.items():
+        print(f"    {name}: {outcome}")
+    return int(any("FAILED" in outcome for outcome in results.values()))
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="tests/prove.sh",
+        description="Tries for long what tests/run.sh tries for seconds: the parts named, or all of them.",
+        epilog="\n".join(f"  {name:12} {part.what}" for name, part in PARTS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("parts", nargs="*", metavar="part", help="one or more of those below")
+    parser.add_argument("--pg", type=int, metavar="18", help="on this Postgres (default: as tests/run.sh --quick)")
+    parser.add_argument("--release", action="store_true", help="with the release build (default: the tests' own)")
+    options = parser.parse_args()
+    if unknown := set(options.parts) - PARTS.keys():
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    return options
+
+
+if __name__ == "__main__":
+    command_line(main)
