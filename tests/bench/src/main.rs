@@ -1,0 +1,34 @@
+//! The outside client of `tests/bench.sh`: each subcommand reads what to do as JSON from its
+//! standard input, and writes what it measured as JSON to its standard output.
+
+mod processor;
+mod webhook;
+
+use std::error::Error;
+use std::io::{Read, stdin};
+use std::process::ExitCode;
+
+/// What ends a measurement.
+type Trouble = Box<dyn Error + Send + Sync>;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(measured) => {
+            println!("{measured}");
+            ExitCode::SUCCESS
+        }
+        Err(trouble) => {
+            eprintln!("{trouble:?}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<String, Trouble> {
+    let mut order = String::new();
+    stdin().read_to_string(&mut order)?;
+    match std::env::args().nth(1).as_deref() {
+        Some("webhook") => webhook::measure(&order),
+        _ => Err("usage: payments-bench webhook".into()),
+    }
+}
