@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from harness import extension
 from harness.database import OWNER, Database
 
 TABLES = {
@@ -435,12 +436,17 @@ def test_its_own_writes_run_triggers_as_the_owner(db):
 @pytest.fixture(scope="session")
 def scripts(postgres) -> Path:
     """Where the extension's scripts are."""
-    share = subprocess.run([postgres.pg_config, "--sharedir"], capture_output=True, text=True, check=True)
-    return Path(share.stdout.strip()) / "extension"
+    return extension.directory(postgres)
 
 
-def test_the_script_is_safe_from_those_who_may_create_objects(scripts, tmp_path):
-    script = (scripts / "payments--0.1.0.sql").read_text()
+@pytest.fixture(scope="session")
+def version(postgres) -> str:
+    """Which of them is this version's."""
+    return extension.version(postgres)
+
+
+def test_the_script_is_safe_from_those_who_may_create_objects(scripts, version, tmp_path):
+    script = (scripts / f"payments--{version}.sql").read_text()
     # pgspot gives up at a body that is parsed when it is created, so it gets the same as a string.
     readable = tmp_path / "payments.sql"
     readable.write_text(
@@ -459,11 +465,11 @@ def test_the_script_is_safe_from_those_who_may_create_objects(scripts, tmp_path)
 
 
 @pytest.fixture
-def update(scripts):
+def update(scripts, version):
     """`update(db)`: updates the extension by a script that calls install(), as a later version's may."""
-    script = scripts / "payments--0.1.0--0.1.0test.sql"
+    script = scripts / f"payments--{version}--{version}test.sql"
     script.write_text(f"select payments.install('{OWNER}');")
-    yield lambda db: db.execute("alter extension payments update to '0.1.0test'")
+    yield lambda db: db.execute(f"alter extension payments update to '{version}test'")
     script.unlink()
 
 

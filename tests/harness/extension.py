@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from harness import Unmet, run, say
+import re
+from pathlib import Path
+
+from harness import Unmet, output, run, say
 from harness.postgres import Postgres
 
 
@@ -22,3 +25,14 @@ def install(postgres: Postgres, release: bool = False) -> None:
 def environment(postgres: Postgres) -> dict[str, str]:
     """What cargo needs to compile against this Postgres, without a `cargo pgrx init`."""
     return {"PGRX_PG_CONFIG_PATH": str(postgres.pg_config)}
+
+
+def directory(postgres: Postgres) -> Path:
+    """Where this Postgres has the scripts and the control file."""
+    return Path(output(postgres.pg_config, "--sharedir")) / "extension"
+
+
+def version(postgres: Postgres) -> str:
+    """The version that was installed last."""
+    control = (directory(postgres) / "payments.control").read_text()
+    return re.search(r"^default_version = '(.*)'$", control, re.MULTILINE).group(1)

@@ -1,0 +1,61 @@
+-- From 0.1.0 to 0.2.0, by `alter extension payments update`: as a superuser, in one transaction.
+--
+-- What changes in sql/ for those who install afresh has to change here for those who have 0.1.0:
+--
+-- a new function      its file's statements once more; with finalize.sql's grant, if it has one there
+-- another function    `create or replace function`, which keeps the grants that users made, and its
+--                     comment; with other arguments, `drop function` and the new one
+-- a new attribute     `alter type … add attribute`, last, and its comment
+-- payments.secrets    `alter table`
+-- src/install/        nothing: install(), below, brings the tables up to date. What it does not
+--                     look at (fillfactor, storage) is an `alter table` after it, in the same branch
+--
+-- tests/test_upgrade.py compares an updated database with a new one, entry by entry, and tells what
+-- is missing here. Once 0.2.0 is released, this script changes no more.
+
+-- Which functions there were, for the end of this script.
+select pg_catalog.set_config(
+    'payments_update.functions',
+    (
+        select pg_catalog.string_agg(p.oid::pg_catalog.text, ',')
+        from pg_catalog.pg_proc p
+        where p.pronamespace operator(pg_catalog.=) 'payments'::pg_catalog.regnamespace
+    ),
+    true);
+
+-- What is new goes here.
+
+-- New functions are executable by everyone, and ALTER DEFAULT PRIVILEGES may have handed out more.
+-- Those that were there keep the grants that users made.
+do $$
+declare
+    handed_out record;
+begin
+    for handed_out in
+        select
+            p.oid::pg_catalog.regprocedure as function,
+            case
+                when acl.grantee operator(pg_catalog.=) 0 then 'public'
+                else pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(acl.grantee))
+            end as grantee
+        from pg_catalog.pg_proc p
+        cross join lateral pg_catalog.aclexplode(
+            coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) acl
+        where p.pronamespace operator(pg_catalog.=) 'payments'::pg_catalog.regnamespace
+            and acl.grantee operator(pg_catalog.<>) p.proowner
+            and p.oid::pg_catalog.text operator(pg_catalog.<>) all (
+                pg_catalog.string_to_array(pg_catalog.current_setting('payments_update.functions'), ','))
+    loop
+        execute pg_catalog.format('revoke all on routine %s from %s', handed_out.function, handed_out.grantee);
+    end loop;
+end
+$$;
+
+-- The tables, where they were installed.
+do $$
+begin
+    if pg_catalog.to_regclass('payments.stripe_connections') is not null then
+        perform payments.install();
+    end if;
+end
+$$;

@@ -1,0 +1,255 @@
+"""From every release to this version: an updated database is a new one with its rows, and works on."""
+
+from __future__ import annotations
+
+import difflib
+import gzip
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import catalog
+import seasoned
+import story
+from fake_stripe import FakeStripe
+from harness import ROOT, extension
+from harness.database import Database
+from harness.postgres import Postgres
+from harness.release import RELEASES
+
+RELEASED = sorted(
+    (release.name for release in RELEASES.iterdir()), key=lambda name: [int(part) for part in name.split(".")]
+)
+SCRIPTS = sorted((ROOT / "sql").glob("payments--*--*.sql"))
+
+
+@pytest.fixture(scope="session")
+def version(postgres: Postgres) -> str:
+    """This version."""
+    return extension.version(postgres)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def old_scripts(postgres: Postgres) -> None:
+    """Puts the releases' scripts beside this version's. They are not shipped: nobody should begin with one."""
+    for release in RELEASED:
+        script = (RELEASES / release / "extension.sql").read_text()
+        (extension.directory(postgres) / f"payments--{release}.sql").write_text(script)
+
+
+@pytest.fixture(params=RELEASED)
+def old(request: pytest.FixtureRequest, empty_db: Database) -> Database:
+    """A database that lived with a release, as that left it; the library is this version's."""
+    dump = gzip.decompress((RELEASES / request.param / "database.sql.gz").read_bytes()).decode()
+    create = "CREATE EXTENSION IF NOT EXISTS payments WITH SCHEMA payments"
+    assert create in dump
+    empty_db.restore(dump.replace(create, f"{create} VERSION '{request.param}'"))
+    # The dump leaves out how columns are compressed, for which it takes a Postgres that can.
+    for (statement,) in empty_db.execute(COMPRESSION).fetchall():
+        empty_db.execute(statement)
+    return empty_db
+
+
+COMPRESSION = """
+select format('alter table %s alter %I set compression lz4', attrelid::regclass, attname)
+from pg_attribute join pg_class on pg_class.oid = attrelid
+where relnamespace = 'payments'::regnamespace and relkind = 'r' and relname <> 'secrets'
+    and atttypid in ('json'::regtype, 'jsonb'::regtype)
+    and exists (select from pg_settings where name = 'default_toast_compression' and 'lz4' = any (enumvals))
+"""
+
+
+@pytest.fixture
+def new(db: Database) -> Database:
+    """A new database of this version, with what apps add."""
+    db.execute(seasoned.APP)
+    return db
+
+
+def update(db: Database) -> None:
+    db.execute("alter extension payments update")
+
+
+def rows(db: Database, columns: dict[str, list[str]] | None = None) -> dict[str, list[str]]:
+    """Every row, as text of the columns named, by default of all."""
+    columns = columns or columns_of(db)
+    return {
+        table: db.execute(f"select row({', '.join(columns[table])})::text from payments.{table} order by 1").fetchall()
+        for table in seasoned.TABLES
+    }
+
+
+def columns_of(db: Database) -> dict[str, list[str]]:
+    names = "select attname::text from pg_attribute where attrelid = %s::regclass and attnum > 0 and not attisdropped"
+    return {
+        table: [name for (name,) in db.execute(names, (f"payments.{table}",))] for table in seasoned.TABLES
+    }
+
+
+def test_the_scripts_are_safe_from_those_who_may_create_objects():
+    checked = subprocess.run(
+        [Path(sys.executable).with_name("pgspot"), *SCRIPTS], capture_output=True, text=True, check=False
+    )
+    assert "Errors: 0 Warnings: 0 Unknown: 0" in checked.stdout, checked.stdout
+
+
+def test_there_is_a_script_from_the_last_release(version):
+    assert RELEASED[-1] == version or ROOT / f"sql/payments--{RELEASED[-1]}--{version}.sql" in SCRIPTS
+
+
+def test_an_updated_database_is_like_a_new_one(old, new, version):
+    update(old)
+    missing = list(
+        difflib.unified_diff(catalog.entries(old.connect()), catalog.entries(new.connect()), "updated", "new", lineterm="", n=2)
+    )
+    if missing:
+        script = f"sql/payments--{RELEASED[-1]}--{version}.sql"
+        advice = (
+            f"{script} does not do all that a new installation does.\n"
+            "What only a new one has is marked + below, what it no longer has is marked -.\n"
+            f"Write what makes the one from the other into {script}; its head says how.\n\n"
+        )
+        pytest.fail(advice + "\n".join(missing), pytrace=False)
+
+
+CHANGES = """
+comment on function payments.status() is 'How it is.'
+alter function payments.status() cost 7
+alter procedure payments.sync(text, text[]) set work_mem = '4MB'
+create function payments.more() returns int language sql return 1
+grant execute on function payments.catalog(text) to public
+alter type payments.price owner to service_role
+alter type payments.price add attribute rank integer
+comment on column payments.price.currency is 'Which.'
+alter table payments.prices add column rank integer
+alter table payments.prices alter active set default true
+alter table payments.prices alter active set not null
+alter table payments.prices alter active set statistics 500
+alter table payments.stripe_objects alter body set storage external
+alter table payments.prices set (fillfactor = 70)
+alter table payments.prices set (toast.autovacuum_enabled = off)
+alter table payments.prices add check (unit_amount >= 0)
+alter table payments.prices disable row level security
+alter table payments.prices replica identity full
+alter table payments.prices owner to service_role
+grant select on payments.prices to anon
+grant select (currency) on payments.prices to anon
+create index on payments.prices (active)
+alter index payments.prices_product_idx set (fillfactor = 50)
+drop index payments.prices_product_idx
+create statistics payments.related on environment, type from payments.prices
+alter table payments.checkout_sessions enable always trigger guard_session
+alter view payments.refunds reset (security_invoker)
+create or replace view payments.refunds as select * from payments.payment_history where type = 'refund' and amount > 0
+create policy everybody on payments.prices using (true)
+alter extension payments add table payments.prices
+alter extension payments drop function payments.status()
+alter schema payments owner to payments_owner
+update pg_extension set extconfig = array['payments.prices'::regclass], extcondition = array[''] where extname = 'payments'
+"""
+
+
+def test_the_comparison_sees_whatever_can_differ(db):
+    connection = db.connect(autocommit=False)
+    before = catalog.entries(connection)
+    connection.commit()
+    for change in CHANGES.strip().splitlines():
+        connection.execute(change)
+        assert catalog.entries(connection) != before, change
+        connection.rollback()
+
+
+def test_an_update_keeps_every_row(old):
+    columns = columns_of(old)
+    before = rows(old)
+    assert all(before.values())
+    update(old)
+    assert rows(old, columns) == before
+
+
+def test_install_after_an_update_changes_nothing(old):
+    update(old)
+    before = catalog.entries(old.connect())
+    old.execute("select payments.install()")
+    assert catalog.entries(old.connect()) == before
+
+
+def test_an_update_keeps_what_users_added(old):
+    old.execute(
+        """
+        alter table payments.payment_history add column note text;
+        update payments.payment_history set note = 'mine';
+        create index mine on payments.payment_history (note);
+        alter table payments.prices force row level security
+        """
+    )
+    update(old)
+    assert old.value("select bool_and(note = 'mine') from payments.payment_history")
+    assert old.value("select to_regclass('payments.mine') is not null")
+    assert old.value("select relforcerowsecurity from pg_class where oid = 'payments.prices'::regclass")
+
+
+def test_an_update_before_install_makes_no_table(empty_db):
+    for release in RELEASED:
+        empty_db.execute(f"create extension payments version '{release}'")
+        update(empty_db)
+        assert empty_db.value("select to_regclass('payments.stripe_connections')") is None
+        empty_db.execute("drop extension payments; drop schema if exists payments")
+
+
+def test_an_update_hands_out_no_new_function(old):
+    """Not even where ALTER DEFAULT PRIVILEGES hands out all that is new."""
+    old.execute("alter default privileges grant execute on functions to anon")
+    granted = """
+        select proname::text, coalesce(rolname, 'public')
+        from pg_proc
+        cross join lateral aclexplode(coalesce(proacl, acldefault('f', proowner)))
+        left join pg_roles on pg_roles.oid = grantee
+        where pronamespace = 'payments'::regnamespace and coalesce(rolname, 'public') in ('public', 'anon')
+    """
+    before = set(old.execute(granted).fetchall())
+    update(old)
+    assert set(old.execute(granted).fetchall()) == before
+
+
+def test_everything_works_after_an_update(old):
+    update(old)
+    with FakeStripe() as stripe:
+        seasoned.point_at(old, stripe)
+        old.execute("select payments.set_stripe_key('test', %s)", (stripe.test_key,))
+        old.execute("select payments.set_webhook_secret('test', %s)", (stripe.webhook_secret,))
+        shop = story.Shop(old, stripe)
+        session = seasoned.checkout(old, "bob", shop.price, "order:3")
+        payment = stripe.control.complete(session.stripe_checkout_session_id)["payment_intent"]
+        stripe.control.refund(payment, 500)
+        subscription = stripe.control.complete(shop.checkout("subscription", "carol"))["subscription"]
+        stripe.control.renew(subscription)
+        assert set(seasoned.deliver(old, stripe)) == {"processed"}
+        paid = old.execute(
+            "select status from payments.payment_history join public.receipts "
+            "on receipts.environment = payment_history.environment and payment_id = id "
+            "where stripe_checkout_session_id = %s",
+            (session.stripe_checkout_session_id,),
+        ).fetchall()
+        assert paid == [("partially_refunded",)]
+        assert old.value("select payments.has_access('user', 'carol', 'pro')")
+        old.execute("call payments.sync('test')")
+        assert old.value("select count(*) from payments.status() where environment = 'test' and status = 'connected'") == 1
+
+
+def test_what_was_recorded_before_an_update_leads_to_the_same_rows(old):
+    columns = columns_of(old)
+    before = rows(old)
+    update(old)
+    events = old.execute("select environment, stripe_event_id from payments.webhook_events order by received_at").fetchall()
+    for event in events:
+        assert old.execute("select status from payments.replay_event(%s, %s)", event).fetchone() == ("processed",)
+    assert old.value("select payments.rebuild('test')") == 0
+    of_stripe = {table: columns[table] for table in story.TABLES if table != "stripe_objects"}
+    after = {
+        table: old.execute(f"select row({', '.join(names)})::text from payments.{table} order by 1").fetchall()
+        for table, names in of_stripe.items()
+    }
+    assert after == {table: before[table] for table in of_stripe}
