@@ -194,7 +194,10 @@ fn a_post_carries_what_stripe_wants() {
     let header = |name: &str| seen.headers.get(name).map(String::as_str);
     assert_eq!(header("authorization"), Some("Bearer sk_test_abc"));
     assert_eq!(header("stripe-version"), Some(API_VERSION));
-    assert_eq!(header("user-agent"), Some(concat!("payments/", env!("CARGO_PKG_VERSION"))));
+    assert_eq!(
+        header("user-agent"),
+        Some(concat!("payments/", env!("CARGO_PKG_VERSION")))
+    );
     assert_eq!(header("idempotency-key"), Some("key-1"));
     assert_eq!(
         header("content-type"),
