@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import TARGET, Unmet, bench_webhook, command_line, extension, output, postgres, run, say, toolchain
+from harness import TARGET, Unmet, bench_instructions, bench_webhook, command_line, extension, output, postgres, run, say, toolchain
 from harness.cluster import Cluster
 from harness.postgres import Postgres
 
@@ -70,6 +70,7 @@ class Bench:
 
 ITEMS: dict[str, Callable[[Bench], None]] = {
     "webhook": bench_webhook.measure,
+    "instructions": bench_instructions.measure,
 }
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from psycopg import sql
 
 from fake_stripe import FakeStripe
-from harness import database
+from harness import bench_floor, database
 from harness.cluster import Cluster
 from harness.database import Database
 from story import Shop, lives
@@ -42,7 +42,8 @@ class Business:
         return database.create(self.origin.cluster, template=self.origin.name)
 
     def write(self, path: Path) -> None:
-        path.write_text(json.dumps(self.bodies))
+        """All events, as the client takes them."""
+        path.write_text(json.dumps([bench_floor.event(body) for body in self.bodies]))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from statistics import quantiles
 from typing import TYPE_CHECKING, Any
 
 from fake_stripe.world import ACCOUNT
-from harness import TARGET, Unmet, bench_events, database, say
+from harness import TARGET, Unmet, bench_events, bench_floor, database, say
 from harness.bench_events import Business
 from harness.database import Database
 from story import rows
@@ -38,7 +38,7 @@ def _run(bench: Bench, business: Business, connections: int, commit: str) -> dic
     """One setting: the rows that it ended in."""
     events = TARGET / "bench-events.json"
     business.write(events)
-    ours, floor = business.copy(), database.create(business.origin.cluster, template="template1")
+    ours, floor = business.copy(), bench_floor.create(business.origin.cluster)
     told = bench.client(
         "webhook",
         {

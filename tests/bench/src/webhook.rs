@@ -7,7 +7,6 @@ use hmac::{Hmac, Mac};
 use postgres::types::ToSql;
 use postgres::{Client, NoTls, Statement};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use sha2::Sha256;
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,49 +16,18 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// The statement of an app that has the extension.
 const OURS: &str = "select status, duplicate, error from payments.handle_webhook('test', $1, $2)";
 
-/// One statement that stores the payload, and keeps its newest object as a row of 25 columns.
-const FLOOR: &str = "
-    with stored as (
-        insert into public.floor_events (id, payload) values ($1, $2::text::json)
-    )
-    insert into public.floor_rows values (
-        $3, 'test', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,
-        $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $2::text::jsonb
-    )
-    on conflict (id) do update set
-        environment = excluded.environment, kind = excluded.kind, customer = excluded.customer,
-        subscription = excluded.subscription, invoice = excluded.invoice,
-        payment_intent = excluded.payment_intent, charge = excluded.charge,
-        status = excluded.status, currency = excluded.currency,
-        description = excluded.description, email = excluded.email, mode = excluded.mode,
-        event_type = excluded.event_type, amount = excluded.amount,
-        amount_due = excluded.amount_due, amount_paid = excluded.amount_paid,
-        amount_refunded = excluded.amount_refunded, livemode = excluded.livemode,
-        paid = excluded.paid, created_at = excluded.created_at,
-        period_start = excluded.period_start, period_end = excluded.period_end,
-        updated_at = excluded.updated_at, raw = excluded.raw";
-
-/// What the floor writes to.
-const FLOOR_TABLES: &str = "
-    create table public.floor_events (id text primary key, payload json not null);
-    create table public.floor_rows (
-        id text primary key, environment text, kind text, customer text, subscription text,
-        invoice text, payment_intent text, charge text, status text, currency text,
-        description text, email text, mode text, event_type text, amount bigint,
-        amount_due bigint, amount_paid bigint, amount_refunded bigint, livemode boolean,
-        paid boolean, created_at timestamptz, period_start timestamptz, period_end timestamptz,
-        updated_at timestamptz, raw jsonb
-    )";
+/// One statement that stores the payload, and keeps its object as a row of 25 columns.
+const FLOOR: &str = include_str!("../floor.sql");
 
 /// What is to be measured.
 #[derive(Deserialize)]
 struct Order {
     /// Where the extension is, with nothing of these events in its tables.
     ours: String,
-    /// Where the floor makes its tables.
+    /// Where the floor's tables are.
     floor: String,
     postmaster: u32,
-    /// A JSON array of the bodies of webhooks.
+    /// The file with the events, as a JSON array.
     events: String,
     signing_secret: String,
     connections: usize,
@@ -81,7 +49,7 @@ struct Slice {
 }
 
 /// Both sides of a run.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Report {
     ours: Vec<Slice>,
     floor: Vec<Slice>,
@@ -93,29 +61,28 @@ struct Report {
 /// Whatever goes wrong on the way, an event that is not processed included.
 pub fn measure(order: &str) -> Result<String, Trouble> {
     let order: Order = serde_json::from_str(order)?;
-    let bodies: Vec<String> = serde_json::from_str(&fs::read_to_string(&order.events)?)?;
+    let events: Vec<Event> = serde_json::from_str(&fs::read_to_string(&order.events)?)?;
     let mut watch = connect(&order.floor, &order)?;
-    watch.batch_execute(FLOOR_TABLES)?;
 
     let mut ours = lanes(&order.ours, OURS, deliver, &order)?;
     let mut floor = lanes(&order.floor, FLOOR, store, &order)?;
-    watch.batch_execute("checkpoint")?;
-
-    let mut report = Report {
-        ours: Vec::new(),
-        floor: Vec::new(),
-    };
-    for bodies in bodies.chunks(bodies.len().div_ceil(order.slices)) {
-        let deliveries = bodies
+    let mut report = Report::default();
+    for (number, events) in events
+        .chunks(events.len().div_ceil(order.slices))
+        .enumerate()
+    {
+        let deliveries = events
             .iter()
-            .map(|body| Delivery::of(body, &order.signing_secret))
+            .map(|event| Delivery::of(event, &order.signing_secret))
             .collect::<Result<Vec<_>, _>>()?;
-        report
-            .ours
-            .push(slice(&mut ours, &deliveries, &mut watch, &order)?);
-        report
-            .floor
-            .push(slice(&mut floor, &deliveries, &mut watch, &order)?);
+        // The first write to a page after a checkpoint puts all of the page into the WAL.
+        if number == 1 {
+            watch.batch_execute("checkpoint")?;
+        }
+        let ours = slice(&mut ours, &deliveries, &mut watch, &order)?;
+        let floor = slice(&mut floor, &deliveries, &mut watch, &order)?;
+        report.ours.push(ours);
+        report.floor.push(floor);
     }
     Ok(serde_json::to_string(&report)?)
 }
@@ -203,22 +170,22 @@ fn wal(watch: &mut Client) -> Result<i64, Trouble> {
 }
 
 fn deliver(client: &mut Client, statement: &Statement, delivery: &Delivery) -> Result<(), Trouble> {
-    let receipt = client.query_one(statement, &[&delivery.body, &delivery.signature])?;
+    let receipt = client.query_one(statement, &[&delivery.event.body, &delivery.signature])?;
     let (status, duplicate): (&str, bool) = (receipt.get(0), receipt.get(1));
     if status != "processed" || duplicate {
         let error: Option<&str> = receipt.get(2);
-        return Err(format!("{}: {status}, {error:?}", delivery.body).into());
+        return Err(format!("{}: {status}, {error:?}", delivery.event.event).into());
     }
     Ok(())
 }
 
 fn store(client: &mut Client, statement: &Statement, delivery: &Delivery) -> Result<(), Trouble> {
-    let fields = &delivery.fields;
-    let mut values: Vec<&(dyn ToSql + Sync)> = vec![&fields.event, &delivery.body, &fields.id];
-    values.extend(fields.texts.iter().map(column));
-    values.extend(fields.numbers.iter().map(column));
-    values.extend(fields.flags.iter().map(column));
-    values.extend(fields.times.iter().map(column));
+    let event = delivery.event;
+    let mut values: Vec<&(dyn ToSql + Sync)> = vec![&event.event, &event.body, &event.object];
+    values.extend(event.texts.iter().map(column));
+    values.extend(event.numbers.iter().map(column));
+    values.extend(event.flags.iter().map(column));
+    values.extend(delivery.times.iter().map(column));
     client.execute(statement, &values)?;
     Ok(())
 }
@@ -227,74 +194,38 @@ fn column<T: ToSql + Sync>(value: &T) -> &(dyn ToSql + Sync) {
     value
 }
 
-/// An event as it is sent to either side; made before the clock runs.
-struct Delivery {
+/// An event, and what the floor keeps of it in columns, in their order.
+#[derive(Deserialize)]
+struct Event {
     body: String,
-    signature: String,
-    fields: Fields,
-}
-
-/// What the floor keeps in columns.
-struct Fields {
     event: String,
-    id: String,
-    texts: [Option<String>; 12],
-    numbers: [Option<i64>; 4],
-    flags: [Option<bool>; 2],
-    times: [Option<SystemTime>; 4],
+    object: String,
+    texts: Vec<Option<String>>,
+    numbers: Vec<Option<i64>>,
+    flags: Vec<Option<bool>>,
+    /// In seconds since the epoch.
+    times: Vec<Option<u64>>,
 }
 
-impl Delivery {
-    fn of(body: &str, secret: &str) -> Result<Delivery, Trouble> {
-        let event: Value = serde_json::from_str(body)?;
+/// What is sent to either side; made before the clock runs.
+struct Delivery<'a> {
+    event: &'a Event,
+    signature: String,
+    times: Vec<Option<SystemTime>>,
+}
+
+impl Delivery<'_> {
+    fn of<'a>(event: &'a Event, secret: &str) -> Result<Delivery<'a>, Trouble> {
+        let time = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
         Ok(Delivery {
-            body: body.to_owned(),
-            signature: sign(body, secret)?,
-            fields: Fields::of(&event),
+            event,
+            signature: sign(&event.body, secret)?,
+            times: event
+                .times
+                .iter()
+                .map(|seconds| seconds.map(time))
+                .collect(),
         })
-    }
-}
-
-impl Fields {
-    fn of(event: &Value) -> Fields {
-        let object = &event["data"]["object"];
-        let text = |name: &str| object[name].as_str().map(str::to_owned);
-        let number = |name: &str| object[name].as_i64();
-        let time = |value: &Value| {
-            let seconds = value.as_u64()?;
-            Some(UNIX_EPOCH + Duration::from_secs(seconds))
-        };
-        Fields {
-            event: event["id"].as_str().unwrap_or_default().to_owned(),
-            id: text("id").unwrap_or_default(),
-            texts: [
-                text("object"),
-                text("customer"),
-                text("subscription"),
-                text("invoice"),
-                text("payment_intent"),
-                text("latest_charge"),
-                text("status"),
-                text("currency"),
-                text("description"),
-                text("email"),
-                text("mode"),
-                event["type"].as_str().map(str::to_owned),
-            ],
-            numbers: [
-                number("amount"),
-                number("amount_due"),
-                number("amount_paid"),
-                number("amount_refunded"),
-            ],
-            flags: [object["livemode"].as_bool(), object["paid"].as_bool()],
-            times: [
-                time(&object["created"]),
-                time(&object["period_start"]),
-                time(&object["period_end"]),
-                time(&event["created"]),
-            ],
-        }
     }
 }
 
