@@ -59,3 +59,22 @@ begin
     end if;
 end
 $$;
+
+-- A library stays in a process that has it.
+do $$
+declare
+    others bigint := (
+        select pg_catalog.count(*)
+        from pg_catalog.pg_stat_activity a
+        where a.datname operator(pg_catalog.=) pg_catalog.current_database()
+            and a.backend_type operator(pg_catalog.=) 'client backend'
+            and a.pid operator(pg_catalog.<>) pg_catalog.pg_backend_pid()
+    );
+begin
+    if others operator(pg_catalog.>) 0 then
+        raise warning using
+            message = pg_catalog.format('%s other connections may have the old library of payments', others),
+            hint = 'Have pools connect again.';
+    end if;
+end
+$$;

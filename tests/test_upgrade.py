@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import gzip
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import psycopg
 import pytest
 
 import catalog
@@ -18,6 +20,7 @@ from harness import ROOT, extension
 from harness.database import Database
 from harness.postgres import Postgres
 from harness.release import RELEASES
+from shop import refused
 
 RELEASED = sorted(
     (release.name for release in RELEASES.iterdir()), key=lambda name: [int(part) for part in name.split(".")]
@@ -214,13 +217,29 @@ def test_an_update_hands_out_no_new_function(old):
     assert set(old.execute(granted).fetchall()) == before
 
 
+def connect(db: Database, stripe: FakeStripe) -> story.Shop:
+    """What a restored database needs before it can sell again."""
+    seasoned.point_at(db, stripe)
+    shop = story.Shop(db, stripe)
+    db.execute("select payments.set_webhook_secret('test', %s)", (stripe.webhook_secret,))
+    return shop
+
+
+def test_an_update_warns_of_connections_that_keep_the_old_library(old):
+    warnings: list[str] = []
+    connection = old.connect()
+    connection.add_notice_handler(lambda notice: warnings.append(notice.message_primary))
+    old.connect("authenticated")
+    old.connect("authenticated")
+    others = old.value("select count(*) from pg_stat_activity where datname = current_database()") - 1
+    connection.execute("alter extension payments update")
+    assert warnings == [f"{others} other connections may have the old library of payments"]
+
+
 def test_everything_works_after_an_update(old):
     update(old)
     with FakeStripe() as stripe:
-        seasoned.point_at(old, stripe)
-        old.execute("select payments.set_stripe_key('test', %s)", (stripe.test_key,))
-        old.execute("select payments.set_webhook_secret('test', %s)", (stripe.webhook_secret,))
-        shop = story.Shop(old, stripe)
+        shop = connect(old, stripe)
         session = seasoned.checkout(old, "bob", shop.price, "order:3")
         payment = stripe.control.complete(session.stripe_checkout_session_id)["payment_intent"]
         stripe.control.refund(payment, 500)
@@ -253,3 +272,119 @@ def test_what_was_recorded_before_an_update_leads_to_the_same_rows(old):
         for table, names in of_stripe.items()
     }
     assert after == {table: before[table] for table in of_stripe}
+
+
+# Between the package and the update: a new library, and what an old release made.
+
+ALICE = """'{"type": "user", "id": "alice"}'"""
+PLAUSIBLE = {
+    "archive_price": "'test', (select max(stripe_price_id) from payments.prices)",
+    "cancel_subscription": "'test', (select max(stripe_subscription_id) from payments.subscriptions)",
+    "catalog": "'test'",
+    "configure_checkout": """'test', '{"allow_promotion_codes": true}'""",
+    "configure_webhook": "'test', 'https://shop.example/rpc/stripe_webhook'",
+    "create_checkout_session": f"'test', 'payment', {ALICE}, 'https://shop.example/', 'https://shop.example/'",
+    "create_customer_portal_session": f"'test', {ALICE}",
+    "create_price": "'test', (select max(stripe_product_id) from payments.products), 'usd', 500",
+    "create_product": "'test', 'Tea'",
+    "current_subscription": "'test', 'user', 'buyer0'",
+    "delete_product": "'test', (select max(stripe_product_id) from payments.products)",
+    "expose": "'api'",
+    "failed_events": "'test'",
+    "grant_admin": "'service_role'",
+    "grant_app": "'authenticated'",
+    "grant_webhook": "'anon'",
+    "handle_webhook": "'test', '{}', 't=1,v1=0'",
+    "has_access": "'user', 'buyer0', 'pro'",
+    "install": "",
+    "link_customer": f"'test', {ALICE}, (select max(stripe_customer_id) from payments.customers)",
+    "open_to_apps": "'test'",
+    "poll_due": "'test'",
+    "poll_event": "'test'",
+    "poll_events": "'test'",
+    "poll_page": "'test'",
+    "poll_step": "'test'",
+    "prune_webhook_events": "interval '100 years'",
+    "rebuild": "'test'",
+    "refund_payment": "'test', (select id from payments.payment_history where amount > 0 and paid_at is not null limit 1)",
+    "remove_simulated": "",
+    "remove_stripe_key": "'test'",
+    "replay_event": "'test', (select max(stripe_event_id) from payments.webhook_events)",
+    "replay_failed": "'test'",
+    "set_stripe_key": "'test', 'sk_test_wrong'",
+    "set_webhook_secret": "'test', 'whsec_another'",
+    "simulate_event": "'charge.refunded'",
+    "status": "",
+    "stripe_webhook": "'{}'",
+    "sync": "'test'",
+    "sync_next": "'test'",
+    "sync_step": "'test'",
+    "update_price": """'test', (select max(stripe_price_id) from payments.prices), '{"active": true}'""",
+    "update_product": """'test', (select max(stripe_product_id) from payments.products), '{"name": "Tea"}'""",
+    "update_subscription": """'test', (select max(stripe_subscription_id) from payments.subscriptions), '{"quantity": 1}'""",
+    "verify_signature": "'{}', 't=1,v1=0', 'whsec_another'",
+}
+"""Arguments for every function that anybody could call."""
+
+
+def test_no_function_of_a_release_fails_without_saying_what_to_run(old):
+    functions = old.execute(
+        "select proname::text, prokind from pg_proc where pronamespace = 'payments'::regnamespace "
+        "and prorettype <> 'trigger'::regtype order by 1"
+    ).fetchall()
+    assert {name for name, _ in functions} <= set(PLAUSIBLE)
+    with FakeStripe() as stripe:
+        connect(old, stripe)
+        for name, kind in functions:
+            statement = f"payments.{name}({PLAUSIBLE[name]})"
+            try:
+                old.connect().execute(f"call {statement}" if kind == "p" else f"select * from {statement}")
+            except psycopg.Error as error:
+                # Names and types that are not there are an update that is not made.
+                assert error.sqlstate[:2] not in ("42", "XX"), f"{statement}: {error}"
+                if "update_pending" in str(error):
+                    assert error.diag.message_hint == "A superuser runs: alter extension payments update"
+
+
+def test_with_the_new_library_a_release_sells_on_or_says_what_to_run(old):
+    with FakeStripe() as stripe:
+        shop = connect(old, stripe)
+        try:
+            session = seasoned.checkout(old, "bob", shop.price, "order:3")
+            stripe.control.complete(session.stripe_checkout_session_id)
+            assert set(seasoned.deliver(old, stripe)) == {"processed"}
+        except psycopg.Error as error:
+            assert (error.sqlstate, json.loads(error.diag.message_detail)["code"]) == ("55000", "update_pending")
+        update(old)
+        session = seasoned.checkout(old, "bob", shop.price, "order:4")
+        stripe.control.complete(session.stripe_checkout_session_id)
+        for event in stripe.control.events():
+            delivery = stripe.control.delivery(event["id"])
+            arguments = (delivery["body"], delivery["signature"])
+            assert old.execute("select status from payments.handle_webhook('test', %s, %s)", arguments).fetchone() == ("processed",)
+
+
+@pytest.mark.parametrize("column", ["webhook_events.attempt_count", "payment_history.paid_at", "stripe_objects.due"])
+def test_what_needs_a_newer_table_says_so_and_leaves_nothing_behind(old, column):
+    """As if the column had come with this version: nothing is written, nothing recorded as failed."""
+    table, name = column.split(".")
+    with FakeStripe() as stripe:
+        shop = connect(old, stripe)
+        session = seasoned.checkout(old, "bob", shop.price, "order:3")
+        stripe.control.complete(session.stripe_checkout_session_id)
+        old.disconnect()
+        old.execute(f"alter table payments.{table} drop column {name} cascade")
+        before = rows(old)
+        charge = next(event for event in stripe.control.events() if event["type"] == "charge.succeeded")
+        delivery = stripe.control.delivery(charge["id"])
+        receive = "select status from payments.handle_webhook('test', %s, %s)"
+        with refused("55000", "update_pending", library=extension.version(old.cluster.postgres)) as refusal:
+            old.execute(receive, (delivery["body"], delivery["signature"]))
+        assert refusal.hint == "A superuser runs: alter extension payments update"
+        assert refusal.message.endswith("made in this database")
+        assert name in refusal.detail["error"]
+        assert rows(old) == before
+
+        # In the same connection, too.
+        update(old)
+        assert old.value(receive, (delivery["body"], delivery["signature"])) == "processed"

@@ -1,5 +1,6 @@
 //! One type for everything that this extension refuses or fails at, and the way it leaves.
 
+use super::version;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport, ErrorReportWithLevel};
 use pgrx::{PgLogLevel, pg_sys};
 use serde_json::{Map, Value};
@@ -256,13 +257,18 @@ pub(super) unsafe fn text_at(text: *const c_char) -> Option<String> {
 /// The frame that every exported function runs in: a failure is raised as a Postgres ERROR, and an
 /// interrupt that ends the backend is taken here, where nothing of ours is left to unwind.
 ///
-/// What Postgres raised passes unchanged. A panic of ours does not carry its text to the client,
+/// What Postgres raised passes unchanged, unless it comes of an update that is still to be made: see
+/// [`super::version`]. A panic of ours does not carry its text to the client,
 /// because that could hold data: only where it happened.
 pub fn surface<T>(function: impl FnOnce() -> Result<T, Failure>) -> T {
-    let failure = match catch_unwind(AssertUnwindSafe(function)) {
+    let entered = || version::look().and_then(|()| function());
+    let failure = match catch_unwind(AssertUnwindSafe(entered)) {
         Ok(Ok(value)) => return value,
         Ok(Err(failure)) => failure,
-        Err(panic) if is_report(panic.as_ref()) => resume_unwind(panic),
+        Err(panic) if is_report(panic.as_ref()) => match explanation(panic.as_ref()) {
+            Some(failure) => failure,
+            None => resume_unwind(panic),
+        },
         Err(_) => broken(),
     };
     if failure.is_interrupted() {
@@ -278,6 +284,18 @@ fn is_report(panic: &(dyn Any + Send)) -> bool {
         Some(caught) => !matches!(caught, CaughtError::RustPanic { .. }),
         None => panic.is::<ErrorReportWithLevel>() || panic.is::<ErrorReport>(),
     }
+}
+
+/// What to say instead of an error of Postgres's, which is then dropped.
+fn explanation(panic: &(dyn Any + Send)) -> Option<Failure> {
+    let Some(CaughtError::PostgresError(report)) = panic.downcast_ref::<CaughtError>() else {
+        return None;
+    };
+    let sqlstate = SqlState::unpacked(report.sql_error_code() as c_int);
+    let failure = version::explanation(sqlstate, report.message())?;
+    // SAFETY: pgrx leaves a caught error on Postgres's stack of errors; nobody needs it any more.
+    unsafe { pg_sys::FlushErrorState() };
+    Some(failure)
 }
 
 fn broken() -> Failure {

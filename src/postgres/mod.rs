@@ -18,3 +18,4 @@ pub mod spi;
 pub mod subtransaction;
 mod tls;
 mod transport;
+mod version;

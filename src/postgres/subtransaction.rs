@@ -1,7 +1,7 @@
 //! Trying something whose failure is to be recorded, not passed on.
 
 use super::error::{Failure, SqlState, text_at};
-use super::interrupt;
+use super::{interrupt, version};
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::CaughtError;
 use std::any::Any;
@@ -40,7 +40,7 @@ pub struct CapturedError {
 /// Gives back the error if recording it is all there is to do. What concerns the whole transaction
 /// or server is not recorded but passes through unchanged: a cancel or shutdown (57*), a
 /// serialization failure (40*), lack of resources (53*), a lock that was not to be had (55P03), an
-/// internal error (XX*). A catch-all would swallow a `statement_timeout`, and what follows would
+/// internal error (XX*), what an update that is still to be made explains. A catch-all would swallow a `statement_timeout`, and what follows would
 /// run without one.
 ///
 /// After a deadlock `work` is run once more, because undoing it has released what it had locked.
@@ -99,7 +99,9 @@ pub fn unless_busy<T>(mut work: impl FnMut() -> Result<T, Failure>) -> Result<Op
 fn passes(sqlstate: SqlState) -> bool {
     let classes = ["57", "40", "53", "XX"];
     let text = sqlstate.as_str();
-    classes.iter().any(|class| text.starts_with(class)) || sqlstate == SqlState::LOCK_NOT_AVAILABLE
+    classes.iter().any(|class| text.starts_with(class))
+        || sqlstate == SqlState::LOCK_NOT_AVAILABLE
+        || version::may_explain(sqlstate)
 }
 
 enum Undone {
