@@ -138,7 +138,7 @@ impl Tables {
         let arguments = [self.environment.as_str().into(), types.into(), ids.into()];
         let known = LOCKED.rows(&arguments, |row| {
             let (state, due) = mirrored(row)?;
-            Ok((state.object().key, (state, due)))
+            Ok((state.key().clone(), (state, due)))
         })?;
         Ok(known.into_iter().collect())
     }

@@ -1,8 +1,9 @@
 //! One text and one digest for equal JSON, whatever order or shape it arrived in.
 
-use std::fmt::{self, Write};
+use std::fmt;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
@@ -11,8 +12,8 @@ use sha2::{Digest as _, Sha256};
 pub(crate) struct Digest(u128);
 
 impl Digest {
-    pub(crate) fn of(text: &str) -> Digest {
-        let hash: [u8; 32] = Sha256::digest(text).into();
+    pub(crate) fn of(text: impl AsRef<[u8]>) -> Digest {
+        let hash: [u8; 32] = Sha256::digest(text.as_ref()).into();
         Digest(
             hash.iter()
                 .take(16)
@@ -45,65 +46,75 @@ impl<'de> Deserialize<'de> for Digest {
 /// Compact JSON with sorted keys. Sorted here, not left to `serde_json`: any crate in the build
 /// that turns on its `preserve_order` would make rows differ by order of arrival.
 pub(crate) fn text(body: &Map<String, Value>) -> String {
-    let mut out = String::new();
+    let mut out = Vec::new();
     write_object(body, true, &mut out);
-    out
+    into_text(out)
 }
 
-/// The same for a value of ours, made of what JSON knows.
+/// Compact JSON of a value of ours, whose maps are serialized by [`serialize`].
 pub(crate) fn json(value: &impl Serialize) -> String {
-    let mut out = String::new();
-    let value = serde_json::to_value(value).expect("string keys and finite numbers");
-    write_value(&value, true, &mut out);
-    out
+    serde_json::to_string(value).expect("string keys and finite numbers")
+}
+
+/// A map inside a value of ours, as [`text`] writes it.
+pub(crate) fn serialize<S: Serializer>(
+    body: &Map<String, Value>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let raw = RawValue::from_string(text(body)).map_err(ser::Error::custom)?;
+    raw.serialize(serializer)
 }
 
 /// Which state of the object a body shows. Nulls are left out: `previous_attributes` says null
 /// for a field that was null and for one that was absent.
 pub(crate) fn state(body: &Map<String, Value>) -> Digest {
-    let mut out = String::new();
+    let mut out = Vec::new();
     write_object(body, false, &mut out);
     Digest::of(&out)
 }
 
-fn write_object(members: &Map<String, Value>, nulls: bool, out: &mut String) {
+fn into_text(json: Vec<u8>) -> String {
+    String::from_utf8(json).expect("JSON is text")
+}
+
+fn write_object(members: &Map<String, Value>, nulls: bool, out: &mut Vec<u8>) {
     let mut members: Vec<_> = members
         .iter()
         .filter(|(_, value)| nulls || !value.is_null())
         .collect();
     members.sort_unstable_by_key(|(name, _)| *name);
-    out.push('{');
+    out.push(b'{');
     for (index, (name, value)) in members.into_iter().enumerate() {
         if index > 0 {
-            out.push(',');
+            out.push(b',');
         }
-        write_scalar(&name.as_str().into(), out);
-        out.push(':');
+        write_scalar(name, out);
+        out.push(b':');
         write_value(value, nulls, out);
     }
-    out.push('}');
+    out.push(b'}');
 }
 
-fn write_value(value: &Value, nulls: bool, out: &mut String) {
+fn write_value(value: &Value, nulls: bool, out: &mut Vec<u8>) {
     match value {
         Value::Object(members) => write_object(members, nulls, out),
         Value::Array(elements) => {
-            out.push('[');
+            out.push(b'[');
             for (index, element) in elements.iter().enumerate() {
                 if index > 0 {
-                    out.push(',');
+                    out.push(b',');
                 }
                 write_value(element, nulls, out);
             }
-            out.push(']');
+            out.push(b']');
         }
         scalar => write_scalar(scalar, out),
     }
 }
 
-fn write_scalar(value: &Value, out: &mut String) {
-    // Writing to a String cannot fail.
-    let _ = write!(out, "{value}");
+fn write_scalar(value: &(impl Serialize + ?Sized), out: &mut Vec<u8>) {
+    // Writing to memory cannot fail.
+    let _ = serde_json::to_writer(out, value);
 }
 
 /// Undoes a change: lays the values an event names as previous over the body it carries. Objects

@@ -138,7 +138,7 @@ pub fn projects(object_type: &str) -> bool {
 }
 
 fn join_into(states: &mut BTreeMap<Key, Mirrored>, state: Mirrored) {
-    let key = state.object().key;
+    let key = state.key().clone();
     let joined = match states.remove(&key) {
         Some(other) => other.join(state),
         None => state,

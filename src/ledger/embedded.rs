@@ -9,6 +9,8 @@
 //! observe them would write a row for every event of every subscription, and their own events
 //! tell of every change.
 
+use std::collections::HashMap;
+
 use serde_json::{Map, Value};
 
 use crate::observation::Observation;
@@ -60,27 +62,26 @@ pub(crate) fn split(mut observation: Observation) -> Vec<Observation> {
 /// The members of an object's lists, each with what it was before the change that the event tells.
 fn listed(observation: &Observation) -> Vec<Observation> {
     let own_type = observation.key.object_type.as_str();
-    let before = observation.before();
-    let lists = LISTS
+    let list = LISTS
         .iter()
-        .filter(|(object_type, _)| *object_type == own_type);
-    lists
-        .flat_map(|(_, list)| {
-            let were = before
-                .as_ref()
-                .map(|before| members(before, list))
-                .unwrap_or_default();
-            members(&observation.body, list)
-                .into_iter()
-                .map(move |member| {
-                    let was = were
-                        .iter()
-                        .find(|was| was.get("id") == member.get("id"))
-                        .copied();
-                    (member, was)
-                })
+        .find(|(object_type, _)| *object_type == own_type);
+    let Some((_, list)) = list else {
+        return Vec::new();
+    };
+    let members = members(&observation.body, list);
+    let before = observation.before().filter(|_| !members.is_empty());
+    let were: HashMap<_, _> = before
+        .iter()
+        .flat_map(|before| self::members(before, list))
+        .filter_map(|was| Some((was.get("id")?.as_str()?, was)))
+        .collect();
+    members
+        .into_iter()
+        .filter_map(|member| {
+            let id = member.get("id").and_then(Value::as_str);
+            let was = id.and_then(|id| were.get(id).copied());
+            observation.embedded(member.clone(), was)
         })
-        .filter_map(|(member, was)| observation.embedded(member.clone(), was))
         .collect()
 }
 

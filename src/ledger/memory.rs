@@ -38,7 +38,7 @@ struct Kept {
 impl Kept {
     /// What is left of a state once it has been through a table.
     fn new(state: &Mirrored) -> Self {
-        let key = state.object().key;
+        let key = state.key().clone();
         let mirrored =
             Mirrored::from_stored(key, &state.to_stored()).expect("what was just written");
         let object = mirrored.object();

@@ -13,16 +13,20 @@
 //!    tells where a circle of changes began, but only while the newest second can be that circle.
 //! 3. *Fields.* Of everything older there are kept the top-level fields that nothing newer has.
 //!    So the size is bounded by the number of fields, and almost always one body is all.
+//! 4. *Crowd.* Of the sightings on a rung that have a field the [`LIMIT`] weightiest are kept, and
+//!    as many events. The weight is a sighting's own, so what is cut off stays cut off whatever
+//!    comes. A full rung may have lost some, so nothing that it says is certain: Stripe is asked,
+//!    and the answer is on a rung of its own.
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
 use crate::canonical::Digest;
 use crate::observation::{Key, Mark, Observation};
-use crate::second::settle;
+use crate::second::{LIMIT, settle};
 use crate::sighting::Sighting;
 
 /// What is known of one object of Stripe's: everything observed of it, joined.
@@ -143,6 +147,11 @@ impl Mirrored {
         }
     }
 
+    /// Which object.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
     pub(crate) fn created(&self) -> Option<i64> {
         self.created
     }
@@ -224,15 +233,14 @@ fn rungs(sightings: &[Sighting]) -> impl Iterator<Item = &[Sighting]> {
 
 /// The newest events before the newest second: they can tell where a circle of changes began. Not
 /// answers and pages, which are stamped with a time before they were made and can show what only
-/// the newest second came to. `None` also when an event of the newest second is no change, as it
-/// could be anywhere in the circle: then the older ones never matter again.
+/// the newest second came to. `None` also when an event of the newest second is no change, or may
+/// be one that was cut off, as it could be anywhere in the circle: then the older ones never matter
+/// again.
 fn older_rung(sightings: &[Sighting]) -> Option<&[Sighting]> {
     let mut rungs = rungs(sightings);
     let newest = rungs.next()?;
-    if newest
-        .iter()
-        .any(|sighting| sighting.is_event() && sighting.change.is_none())
-    {
+    let events = || newest.iter().filter(|sighting| sighting.is_event());
+    if events().count() >= LIMIT || events().any(|event| event.change.is_none()) {
         return None;
     }
     rungs.find(|rung| rung.iter().any(Sighting::is_event))
@@ -248,7 +256,7 @@ fn older_state(sightings: &[Sighting], object_type: &str) -> Option<Digest> {
 }
 
 /// Without what no sighting that may still come can make matter; the newest rung first, within a
-/// rung by identity.
+/// rung the weightiest.
 fn pruned(mut sightings: Vec<Sighting>, object_type: &str) -> Vec<Sighting> {
     if sightings.len() < 2 {
         return sightings;
@@ -262,24 +270,68 @@ fn pruned(mut sightings: Vec<Sighting>, object_type: &str) -> Vec<Sighting> {
         .enumerate()
     {
         let mut rung: Vec<_> = rung.iter_mut().map(std::mem::take).collect();
+        let tells_older = depth == 0 || Some(rung[0].rung()) == older;
         if depth > 0 {
             rung.retain(|sighting| {
-                let tells_older = sighting.is_event() && Some(sighting.rung()) == older;
-                tells_older || sighting.fields.keys().any(|name| !newer.contains(name))
+                (tells_older && sighting.is_event())
+                    || sighting.fields.keys().any(|name| !newer.contains(name))
             });
             for sighting in &mut rung {
                 sighting.reduce(object_type, |name| newer.contains(name));
             }
         }
         if rung.len() > 1 {
-            rung.sort_by_cached_key(Sighting::identity);
-            rung.dedup();
+            rung = weightiest(rung, object_type, tells_older);
+        }
+        if let ([alone], 0) = (&mut rung[..], depth) {
+            alone.summary = None;
         }
         newer.extend(
             rung.iter()
                 .flat_map(|sighting| sighting.fields.keys().cloned()),
         );
         kept.append(&mut rung);
+    }
+    kept
+}
+
+/// Each sighting of a rung once, the weightiest first, without those that are neither among the
+/// [`LIMIT`] weightiest with any of their fields nor, where `events` tell what was older, among as
+/// many events.
+fn weightiest(mut rung: Vec<Sighting>, object_type: &str, events: bool) -> Vec<Sighting> {
+    for sighting in &mut rung {
+        sighting.summary = Some(sighting.summary(object_type));
+    }
+    let weigh = |one: &Sighting, other: &Sighting| {
+        let (one, other) = (one.weight(object_type), other.weight(object_type));
+        other.cmp(&one)
+    };
+    // Those of one weight differ in nulls alone, and none of them is cut off for another.
+    rung.sort_by(|one, other| {
+        weigh(one, other).then_with(|| one.identity().cmp(&other.identity()))
+    });
+    rung.dedup();
+    if rung.len() <= LIMIT {
+        return rung;
+    }
+    let mut having: BTreeMap<String, usize> = BTreeMap::new();
+    let mut counted = 0;
+    let mut kept = Vec::with_capacity(rung.len());
+    for alike in rung.chunk_by_mut(|one, other| weigh(one, other).is_eq()) {
+        let is_event = events && alike.iter().any(Sighting::is_event);
+        let names = alike.iter().flat_map(|sighting| sighting.fields.keys());
+        let names: BTreeSet<String> = names.cloned().collect();
+        let is_wanted = |sighting: &Sighting| {
+            let mut names = sighting.fields.keys();
+            (is_event && counted < LIMIT)
+                || names.any(|name| having.get(name).is_none_or(|count| *count < LIMIT))
+        };
+        let wanted = alike.iter_mut().filter(|sighting| is_wanted(sighting));
+        kept.extend(wanted.map(std::mem::take));
+        counted += usize::from(is_event);
+        for name in names {
+            *having.entry(name).or_default() += 1;
+        }
     }
     kept
 }

@@ -7,6 +7,10 @@ use crate::chain::{self, Change};
 use crate::sighting::{Sighting, Summary, Teller};
 use crate::standing::is_reversible;
 
+/// How many sightings of one rung are told apart. Stripe takes a tenth of a second and more to
+/// change an object, and of what it tells in a second more than a few are unheard of.
+pub(crate) const LIMIT: usize = 16;
+
 /// The sighting that shows the newest state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
@@ -31,6 +35,7 @@ struct Candidate<'a> {
 /// 3. The state further along the object's life wins, then our own answer, then an event.
 /// 4. Else one that says what it changed, as such an event is seldom the first of its second; and
 ///    at last the digest of the state, so that every database says the same until it has asked.
+/// 5. Where there are as many as are kept, one that was not kept may be the last.
 pub(crate) fn settle(object_type: &str, sightings: &[&Sighting], older: Option<Digest>) -> Verdict {
     if sightings.len() < 2 {
         return Verdict {
@@ -55,7 +60,9 @@ pub(crate) fn settle(object_type: &str, sightings: &[&Sighting], older: Option<D
             undecided: true,
         };
     };
+    let is_full = all.len() >= LIMIT && !winner.sighting.gone;
     let undecided = ambiguous
+        || is_full
         || last
             .iter()
             .any(|other| !is_certain(object_type, winner, other));

@@ -160,18 +160,40 @@ impl Sighting {
         self.fields.retain(|name, _| !is_newer(name));
     }
 
+    /// Without the body.
+    pub(crate) fn facts(&self) -> Sighting {
+        Sighting {
+            change: self.change.clone(),
+            outranks: self.outranks.clone(),
+            fields: Map::new(),
+            ..*self
+        }
+    }
+
     /// By what an answer names what it outranks: the same before and after the body was reduced.
     pub(crate) fn digest(&self, object_type: &str) -> Digest {
         let facts = Sighting {
             summary: None,
-            fields: Map::new(),
-            ..self.clone()
+            ..self.facts()
         };
-        Digest::of(&format!(
+        Digest::of(format!(
             "{}{}",
             canonical::json(&facts),
             self.summary(object_type).state
         ))
+    }
+
+    /// Which of too many sightings to keep: what [`crate::second::settle`] would choose of two.
+    /// The same before and after the body was reduced, and equal only for sightings that differ in
+    /// nothing but nulls.
+    pub(crate) fn weight(&self, object_type: &str) -> impl Ord {
+        let Summary { state, standing } = self.summary(object_type);
+        let told = self.change.as_ref();
+        (
+            (!self.outranks.is_empty(), standing, self.teller),
+            told.map(|told| (state, told.before, &told.event)),
+            (state, self.nameless, &self.outranks, self.rung()),
+        )
     }
 
     /// A text that only equal sightings share.

@@ -49,6 +49,7 @@ struct Other {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     shared: Vec<String>,
     #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[serde(serialize_with = "canonical::serialize")]
     own: Map<String, Value>,
 }
 
@@ -71,10 +72,7 @@ impl Mirrored {
             .filter(|sighting| *sighting != winner)
             .map(|other| Other::of(other, &resolved.body))
             .collect();
-        let facts = Sighting {
-            fields: Map::new(),
-            ..winner.clone()
-        };
+        let facts = winner.facts();
         if created.is_none() && others.is_empty() && facts == plain(&stored) {
             return stored;
         }
@@ -132,7 +130,7 @@ impl Other {
         }
         shared.sort_unstable();
         Other {
-            sighting: sighting.clone(),
+            sighting: sighting.facts(),
             shared,
             own,
         }

@@ -816,6 +816,25 @@ fn evidence_that_is_not_ours_is_refused() {
     assert!(Mirrored::from_stored(key, &stored).is_err());
 }
 
+/// Version 0.1.0 kept none beside whole bodies.
+#[test]
+fn evidence_without_summaries_is_read() {
+    let mirrored = join(&[renamed("e1", "a", "b"), renamed("e2", "b", "c")]);
+    let mut stored = mirrored.to_stored();
+    let evidence = stored.evidence.expect("two sightings of one second");
+    let mut evidence: Value = serde_json::from_str(&evidence).expect("JSON");
+    for sighting in ["/winner", "/others/0"] {
+        let sighting = evidence
+            .pointer_mut(sighting)
+            .and_then(Value::as_object_mut);
+        let summary = sighting.and_then(|sighting| sighting.remove("summary"));
+        assert!(summary.is_some(), "so that nothing is computed twice");
+    }
+    stored.evidence = Some(evidence.to_string());
+    let read = Mirrored::from_stored(mirrored.key().clone(), &stored);
+    assert_eq!(read.expect("what was stored can be read"), mirrored);
+}
+
 #[test]
 fn a_long_life_leaves_one_body_and_little_evidence() {
     let long = "x".repeat(3000);

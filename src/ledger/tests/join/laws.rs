@@ -3,6 +3,8 @@
 use crate::observed::{join, map, through_the_table};
 
 use payments_ledger::{Mirrored, Observation, Source};
+use std::ops::Range;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -67,14 +69,14 @@ fn fields() -> impl Strategy<Value = Map<String, Value>> {
     )
 }
 
-fn teller() -> impl Strategy<Value = Teller> {
+fn teller(ids: Range<u8>) -> impl Strategy<Value = Teller> {
     let name = prop_oneof![
         1 => Just("created"),
         6 => Just("updated"),
         1 => Just("deleted"),
     ];
     prop_oneof![
-        6 => (0..4u8, name, proptest::option::weighted(0.7, fields()))
+        6 => (ids, name, proptest::option::weighted(0.7, fields()))
             .prop_map(|(id, name, previous)| Teller::Event { id, name, previous }),
         3 => (any::<bool>(), proptest::option::of(vec(any::<bool>(), 8)))
             .prop_map(|(fresh, known)| Teller::Answer { fresh, known }),
@@ -82,7 +84,7 @@ fn teller() -> impl Strategy<Value = Teller> {
     ]
 }
 
-fn draft() -> impl Strategy<Value = Draft> {
+fn draft(ids: Range<u8>) -> impl Strategy<Value = Draft> {
     let created = prop_oneof![
         6 => Just(json!({"created": 8})),
         1 => Just(json!({"created": 10})),
@@ -90,7 +92,7 @@ fn draft() -> impl Strategy<Value = Draft> {
         1 => Just(json!({"created": null})),
         1 => Just(json!({"deleted": true})),
     ];
-    (fields(), created, 8..12i64, teller()).prop_map(|(mut body, created, second, teller)| {
+    (fields(), created, 8..12i64, teller(ids)).prop_map(|(mut body, created, second, teller)| {
         body.extend(map(created));
         Draft {
             body,
@@ -102,7 +104,16 @@ fn draft() -> impl Strategy<Value = Draft> {
 
 /// Observations of one object, each answer marked with what some of the earlier ones made known.
 fn observations() -> impl Strategy<Value = Vec<Observation>> {
-    (0..TYPES.len(), vec(draft(), 3..10)).prop_map(|(object_type, drafts)| {
+    told(vec(draft(0..4), 3..10))
+}
+
+/// More of them than are kept of one second.
+fn crowd() -> impl Strategy<Value = Vec<Observation>> {
+    told(vec(draft(0..255), 40..120))
+}
+
+fn told(drafts: impl Strategy<Value = Vec<Draft>>) -> impl Strategy<Value = Vec<Observation>> {
+    (0..TYPES.len(), drafts).prop_map(|(object_type, drafts)| {
         let object_type = TYPES[object_type];
         let mut all: Vec<Observation> = Vec::new();
         for Draft {
@@ -193,5 +204,26 @@ proptest! {
         let joined = join_somehow(&all, &choices);
         prop_assert_eq!(&joined, &join(&all));
         prop_assert_eq!(joined.to_stored(), join(&all).to_stored());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_crowd_keeps_the_laws(
+        all in crowd(),
+        cuts in (any::<prop::sample::Index>(), any::<prop::sample::Index>()),
+        choices in vec((0..120usize, 0..120usize, any::<bool>()), 1..16),
+    ) {
+        let joined = join(&all);
+        let (a, b) = all.split_at(1 + cuts.0.index(all.len() - 1));
+        let (a, b) = (join(a), join(b));
+        prop_assert_eq!(&a.clone().join(b.clone()), &joined);
+        prop_assert_eq!(&b.join(a), &joined);
+        let again = Mirrored::of(all[cuts.1.index(all.len())].clone());
+        prop_assert_eq!(&joined.clone().join(again), &joined);
+        prop_assert_eq!(&join_somehow(&all, &choices), &joined);
+        prop_assert_eq!(join_somehow(&all, &choices).to_stored(), joined.to_stored());
     }
 }
