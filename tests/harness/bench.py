@@ -13,7 +13,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import TARGET, Unmet, bench_instructions, bench_webhook, command_line, extension, output, postgres, run, say, toolchain
+from harness import (
+    TARGET,
+    Unmet,
+    bench_checkout,
+    bench_instructions,
+    bench_webhook,
+    command_line,
+    extension,
+    output,
+    postgres,
+    run,
+    say,
+    toolchain,
+)
 from harness.cluster import Cluster
 from harness.postgres import Postgres
 
@@ -53,9 +66,9 @@ class Bench:
     full: bool
     figures: list[Figure] = field(default_factory=list)
 
-    def cluster(self, **settings: str) -> Cluster:
+    def cluster(self, environment: dict[str, str] | None = None, **settings: str) -> Cluster:
         """A server that keeps what it acknowledges, as a production server does."""
-        return Cluster(self.installation, settings={**SETTINGS, **settings})
+        return Cluster(self.installation, settings={**SETTINGS, **settings}, environment=environment)
 
     def client(self, command: str, order: dict[str, Any]) -> Any:
         """What the outside client measured."""
@@ -70,6 +83,7 @@ class Bench:
 
 ITEMS: dict[str, Callable[[Bench], None]] = {
     "webhook": bench_webhook.measure,
+    "checkout": bench_checkout.measure,
     "instructions": bench_instructions.measure,
 }
 

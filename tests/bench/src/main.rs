@@ -1,7 +1,9 @@
 //! The outside client of `tests/bench.sh`: each subcommand reads what to do as JSON from its
 //! standard input, and writes what it measured as JSON to its standard output.
 
+mod checkout;
 mod processor;
+mod standin;
 mod webhook;
 
 use std::error::Error;
@@ -29,6 +31,7 @@ fn run() -> Result<String, Trouble> {
     stdin().read_to_string(&mut order)?;
     match std::env::args().nth(1).as_deref() {
         Some("webhook") => webhook::measure(&order),
-        _ => Err("usage: payments-bench webhook".into()),
+        Some("checkout") => checkout::measure(&order),
+        _ => Err("usage: payments-bench webhook|checkout".into()),
     }
 }

@@ -51,3 +51,19 @@ fn scheduled(pid: u32) -> Option<f64> {
     let nanoseconds: f64 = text.split_whitespace().next()?.parse().ok()?;
     Some(nanoseconds / 1e9)
 }
+
+/// Seconds of processor time that one process has used.
+pub fn of(pid: u32) -> Result<f64, Trouble> {
+    Ok(scheduled(pid).ok_or("this kernel keeps no /proc/PID/schedstat")?)
+}
+
+/// Memory of a process that no other shares.
+pub fn private_megabytes(pid: u32) -> Result<f64, Trouble> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let mut total = 0.0;
+    for line in text.lines().filter(|line| line.starts_with("Private_")) {
+        let kilobytes: f64 = line.split_whitespace().nth(1).unwrap_or("0").parse()?;
+        total += kilobytes / 1024.0;
+    }
+    Ok(total)
+}

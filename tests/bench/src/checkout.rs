@@ -1,0 +1,426 @@
+//! Checkouts, beside the least that one can take: a request to Stripe on a connection that is
+//! kept, and a row that is inserted before and updated after it.
+
+use crate::standin::Standin;
+use crate::{Trouble, processor};
+use postgres::{Client, NoTls, Statement};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+use ureq::Agent;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+
+/// The statement of an app that has the extension.
+const OURS: &str = "
+    select url
+      from payments.create_checkout_session(
+               environment => 'test',
+               mode => 'payment',
+               line_items => $2::text::jsonb,
+               success_url => 'https://shop.example/thanks',
+               cancel_url => 'https://shop.example/cart',
+               subject => pg_catalog.jsonb_build_object('type', 'user', 'id', $1::text),
+               idempotency_key => 'cart'
+           )";
+
+const INSERT: &str = "
+    insert into public.floor_sessions (
+        id, environment, mode, status, subject_type, subject_id, line_items, success_url,
+        cancel_url, idempotency_key, requested_by, generation, created_at, updated_at
+    )
+    values (
+        gen_random_uuid(), 'test', 'payment', 'initialized', 'user', $1, $2::text::jsonb,
+        'https://shop.example/thanks', 'https://shop.example/cart', 'cart', 'authenticated', 1,
+        now(), now()
+    )
+    returning id::text";
+
+const UPDATE: &str = "
+    update public.floor_sessions
+       set status = 'open', stripe_checkout_session_id = $2, url = $3, updated_at = now()
+     where id = $1::text::uuid";
+
+/// What is asked of Stripe in either case.
+const FORM: &str = "mode=payment&line_items[0][price]=price_1&line_items[0][quantity]=1\
+    &success_url=https://shop.example/thanks&cancel_url=https://shop.example/cart&customer=cus_1";
+
+/// What is to be measured.
+#[derive(Deserialize)]
+struct Order {
+    /// Where the extension and the floor's table are, as a superuser.
+    dsn: String,
+    database: String,
+    /// With `ca.pem`, `leaf.pem` and `leaf.key`.
+    certificates: PathBuf,
+    /// What is sold.
+    line_items: String,
+    /// What Stripe answers.
+    session: Value,
+    delays: Vec<Delay>,
+    /// Backends whose first call is measured.
+    backends: usize,
+    /// How many call at once.
+    crowd: usize,
+    pools: Vec<usize>,
+    pool_seconds: f64,
+}
+
+#[derive(Deserialize)]
+struct Delay {
+    milliseconds: u64,
+    calls: usize,
+}
+
+#[derive(Default, Serialize)]
+struct Report {
+    first: Pair<Vec<f64>>,
+    later: Vec<Later>,
+    crowd: Crowd,
+    pools: Vec<Pool>,
+}
+
+#[derive(Default, Serialize)]
+struct Pair<T> {
+    ours: T,
+    floor: T,
+}
+
+/// Calls of backends that have called before.
+#[derive(Serialize)]
+struct Later {
+    delay: u64,
+    ours: Tally,
+    floor: Tally,
+}
+
+#[derive(Default, Serialize)]
+struct Tally {
+    /// Milliseconds over the delay, of every call.
+    over: Vec<f64>,
+    /// Connections to Stripe that were made.
+    connections: usize,
+    /// Seconds of the backend's processor time.
+    processor: f64,
+    /// Flushes of WAL to disk, a call.
+    flushes: f64,
+}
+
+/// So many calls at once, while Stripe takes half a second.
+#[derive(Default, Serialize)]
+struct Crowd {
+    /// Milliseconds over the delay, of backends that have not called before.
+    first: Vec<f64>,
+    /// And of the same in the next round.
+    later: Vec<f64>,
+    connections: usize,
+    /// Megabytes that no other process shares, of a backend each.
+    memory: Pair<Vec<f64>>,
+}
+
+#[derive(Serialize)]
+struct Pool {
+    connections: usize,
+    calls_per_second: Pair<f64>,
+}
+
+/// Runs all of it.
+///
+/// # Errors
+/// Whatever goes wrong on the way.
+pub fn measure(order: &str) -> Result<String, Trouble> {
+    let order: Order = serde_json::from_str(order)?;
+    let bench = Bench {
+        stripe: Standin::start(&order.certificates, order.session.clone())?,
+        authority: Certificate::from_pem(&fs::read(order.certificates.join("ca.pem"))?)?,
+        subjects: AtomicU64::new(1),
+        order,
+    };
+    let mut admin = Client::connect(&bench.order.dsn, NoTls)?;
+    admin.batch_execute(&format!(
+        "alter database {} set payments.stripe_api_base = '{}'",
+        bench.order.database,
+        bench.stripe.base_url()
+    ))?;
+    let mut report = Report::default();
+    for _ in 0..bench.order.backends {
+        report.first.ours.push(bench.ours()?.call()?);
+        report.first.floor.push(bench.floor()?.call()?);
+    }
+    for delay in &bench.order.delays {
+        report.later.push(bench.later(delay, &mut admin)?);
+    }
+    bench.stripe.take(HALF_A_SECOND);
+    report.crowd = bench.crowd()?;
+    for &connections in &bench.order.pools {
+        let ours = (0..connections)
+            .map(|_| bench.ours())
+            .collect::<Result<_, _>>()?;
+        let floor = (0..connections)
+            .map(|_| bench.floor())
+            .collect::<Result<_, _>>()?;
+        report.pools.push(Pool {
+            connections,
+            calls_per_second: Pair {
+                ours: bench.pool(ours)?,
+                floor: bench.pool(floor)?,
+            },
+        });
+    }
+    Ok(serde_json::to_string(&report)?)
+}
+
+/// As Stripe takes for a session on a slow day.
+const HALF_A_SECOND: Duration = Duration::from_millis(500);
+
+/// So many calls come first, for a backend to have its plans.
+const WARMING: usize = 8;
+
+struct Bench {
+    order: Order,
+    stripe: Standin,
+    authority: Certificate<'static>,
+    /// Nobody buys twice.
+    subjects: AtomicU64,
+}
+
+impl Bench {
+    fn ours(&self) -> Result<Lane<'_>, Trouble> {
+        let mut client = Client::connect(&self.order.dsn, NoTls)?;
+        client.batch_execute("set role authenticated")?;
+        let way = Way::Ours(client.prepare(OURS)?);
+        Lane::new(self, client, way)
+    }
+
+    fn floor(&self) -> Result<Lane<'_>, Trouble> {
+        let mut client = Client::connect(&self.order.dsn, NoTls)?;
+        let trusted = std::slice::from_ref(&self.authority);
+        let tls = TlsConfig::builder()
+            .root_certs(RootCerts::new_with_certs(trusted))
+            .build();
+        let way = Way::Floor {
+            insert: client.prepare(INSERT)?,
+            update: client.prepare(UPDATE)?,
+            agent: Agent::config_builder().tls_config(tls).build().into(),
+            url: format!("{}/v1/checkout/sessions", self.stripe.base_url()),
+        };
+        Lane::new(self, client, way)
+    }
+
+    /// Ours and the floor in turn.
+    fn later(&self, delay: &Delay, admin: &mut Client) -> Result<Later, Trouble> {
+        self.stripe.take(Duration::ZERO);
+        let (mut ours, mut floor) = (self.ours()?, self.floor()?);
+        for _ in 0..WARMING {
+            ours.call()?;
+            floor.call()?;
+        }
+        let flushes = (ours.flushes(admin)?, floor.flushes(admin)?);
+        self.stripe.take(Duration::from_millis(delay.milliseconds));
+        let mut later = Later {
+            delay: delay.milliseconds,
+            ours: Tally::default(),
+            floor: Tally::default(),
+        };
+        for _ in 0..delay.calls {
+            ours.watched(&mut later.ours)?;
+            floor.watched(&mut later.floor)?;
+        }
+        (later.ours.flushes, later.floor.flushes) = flushes;
+        for over in [&mut later.ours.over, &mut later.floor.over] {
+            over.iter_mut()
+                .for_each(|time| *time -= delay.milliseconds as f64);
+        }
+        Ok(later)
+    }
+
+    /// Everybody at once, twice.
+    fn crowd(&self) -> Result<Crowd, Trouble> {
+        let before = self.stripe.connections();
+        let mut lanes = (0..self.order.crowd)
+            .map(|_| self.ours())
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut crowd = Crowd {
+            first: together(&mut lanes)?,
+            later: together(&mut lanes)?,
+            ..Crowd::default()
+        };
+        crowd.connections = self.stripe.connections() - before;
+        crowd.memory.ours = lanes.iter().map(Lane::memory).collect::<Result<_, _>>()?;
+        drop(lanes);
+        let mut lanes = (0..self.order.crowd)
+            .map(|_| self.floor())
+            .collect::<Result<Vec<_>, _>>()?;
+        together(&mut lanes)?;
+        crowd.memory.floor = lanes.iter().map(Lane::memory).collect::<Result<_, _>>()?;
+        for time in crowd.first.iter_mut().chain(&mut crowd.later) {
+            *time -= HALF_A_SECOND.as_secs_f64() * 1e3;
+        }
+        Ok(crowd)
+    }
+
+    /// Calls a second of so many connections, each of which calls again as soon as it is answered.
+    fn pool(&self, lanes: Vec<Lane>) -> Result<f64, Trouble> {
+        let mut lanes = lanes;
+        together(&mut lanes)?;
+        let started = Instant::now();
+        let calls: usize = thread::scope(|scope| {
+            let running: Vec<_> = lanes
+                .iter_mut()
+                .map(|lane| {
+                    scope.spawn(|| {
+                        let mut calls = 0;
+                        while started.elapsed().as_secs_f64() < self.order.pool_seconds {
+                            lane.call()?;
+                            calls += 1;
+                        }
+                        Ok::<usize, Trouble>(calls)
+                    })
+                })
+                .collect();
+            running.into_iter().map(joined).sum::<Result<_, _>>()
+        })?;
+        Ok(calls as f64 / started.elapsed().as_secs_f64())
+    }
+}
+
+/// One call of everybody, begun at the same moment: milliseconds each.
+fn together(lanes: &mut [Lane]) -> Result<Vec<f64>, Trouble> {
+    let start = Barrier::new(lanes.len());
+    thread::scope(|scope| {
+        let running: Vec<_> = lanes
+            .iter_mut()
+            .map(|lane| {
+                scope.spawn(|| {
+                    start.wait();
+                    lane.call()
+                })
+            })
+            .collect();
+        running.into_iter().map(joined).collect()
+    })
+}
+
+fn joined<T>(thread: thread::ScopedJoinHandle<Result<T, Trouble>>) -> Result<T, Trouble> {
+    thread
+        .join()
+        .map_err(|_| "a connection's thread panicked")?
+}
+
+/// A connection, and how it sells.
+struct Lane<'a> {
+    bench: &'a Bench,
+    client: Client,
+    backend: u32,
+    way: Way,
+}
+
+enum Way {
+    Ours(Statement),
+    Floor {
+        insert: Statement,
+        update: Statement,
+        agent: Agent,
+        url: String,
+    },
+}
+
+impl<'a> Lane<'a> {
+    fn new(bench: &'a Bench, mut client: Client, way: Way) -> Result<Lane<'a>, Trouble> {
+        let backend: i32 = client.query_one("select pg_backend_pid()", &[])?.get(0);
+        Ok(Lane {
+            bench,
+            client,
+            backend: backend as u32,
+            way,
+        })
+    }
+
+    /// One checkout of somebody who has not bought before: milliseconds.
+    fn call(&mut self) -> Result<f64, Trouble> {
+        let subject = self
+            .bench
+            .subjects
+            .fetch_add(1, Ordering::Relaxed)
+            .to_string();
+        let line_items = &self.bench.order.line_items;
+        let started = Instant::now();
+        match &self.way {
+            Way::Ours(statement) => {
+                let row = self.client.query_one(statement, &[&subject, line_items])?;
+                row.get::<_, Option<&str>>(0).ok_or("there is no URL")?;
+            }
+            Way::Floor {
+                insert,
+                update,
+                agent,
+                url,
+            } => {
+                let mut transaction = self.client.transaction()?;
+                let id: String = transaction
+                    .query_one(insert, &[&subject, line_items])?
+                    .get(0);
+                let answer = agent
+                    .post(url)
+                    .content_type("application/x-www-form-urlencoded")
+                    .send(FORM)?
+                    .body_mut()
+                    .read_to_string()?;
+                let session: Value = serde_json::from_str(&answer)?;
+                let (name, at) = (session["id"].as_str(), session["url"].as_str());
+                transaction.execute(update, &[&id, &name, &at])?;
+                transaction.commit()?;
+            }
+        }
+        Ok(started.elapsed().as_secs_f64() * 1e3)
+    }
+
+    fn watched(&mut self, tally: &mut Tally) -> Result<(), Trouble> {
+        let connections = self.bench.stripe.connections();
+        let processor = processor::of(self.backend)?;
+        tally.over.push(self.call()?);
+        tally.processor += processor::of(self.backend)? - processor;
+        tally.connections += self.bench.stripe.connections() - connections;
+        Ok(())
+    }
+
+    /// How often the server flushes WAL to disk, a call.
+    fn flushes(&mut self, admin: &mut Client) -> Result<f64, Trouble> {
+        const CALLS: u32 = 20;
+        self.report()?;
+        let before = flushes(admin)?;
+        for _ in 0..CALLS {
+            self.call()?;
+        }
+        self.report()?;
+        Ok((flushes(admin)? - before) as f64 / f64::from(CALLS))
+    }
+
+    /// Has the backend add what it did to the server's statistics: by itself it does so once a
+    /// second at most.
+    fn report(&mut self) -> Result<(), Trouble> {
+        self.client
+            .batch_execute("select pg_stat_force_next_flush()")?;
+        Ok(self.client.batch_execute("select")?)
+    }
+
+    fn memory(&self) -> Result<f64, Trouble> {
+        processor::private_megabytes(self.backend)
+    }
+}
+
+/// Flushes of WAL by all processes so far, where the server's version counts them.
+fn flushes(admin: &mut Client) -> Result<i64, Trouble> {
+    let version: i32 = admin
+        .query_one("select current_setting('server_version_num')::integer", &[])?
+        .get(0);
+    let statement = match version {
+        ..180_000 => "select wal_sync from pg_stat_wal",
+        _ => "select sum(fsyncs)::bigint from pg_stat_io where object = 'wal'",
+    };
+    Ok(admin.query_one(statement, &[])?.get(0))
+}
