@@ -11,7 +11,7 @@ import stripe_types
 from psycopg import sql
 
 from fake_stripe import FakeStripe
-from harness import database
+from harness import database, extension
 from harness.cluster import Cluster
 from harness.database import Database
 from harness.postgres import Postgres, at_hand
@@ -55,6 +55,21 @@ def postgres(pytestconfig: pytest.Config) -> Postgres:
     if major is None:
         pytest.fail("which Postgres? Run the tests by tests/run.sh, or name one: --postgres 18")
     return at_hand([major])[0]
+
+
+@pytest.fixture(scope="session")
+def older(postgres: Postgres) -> Callable[[int], Postgres]:
+    """`older(16)`: an older Postgres that has this extension too. What crosses majors is tested once, on the newest."""
+
+    def find(major: int) -> Postgres:
+        found = {installation.major: installation for installation in at_hand()}
+        if postgres.major != max(found) or major not in found:
+            pytest.skip(f"on the newest Postgres only, and where {major} is at hand")
+        if extension.version(found[major]) != extension.version(postgres):
+            pytest.skip(f"the extension is not installed for {major}: tests/run.sh does that")
+        return found[major]
+
+    return find
 
 
 @pytest.fixture(scope="session")

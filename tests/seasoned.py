@@ -77,12 +77,10 @@ def point_at(db: Database, stripe: FakeStripe) -> None:
 
 def season(db: Database, stripe: FakeStripe) -> None:
     """Fills a database that has the extension and its tables."""
-    point_at(db, stripe)
     db.execute(APP)
     for type in ("checkout.session.completed", "customer.subscription.created"):
         db.execute("select payments.simulate_event(%s, %s)", (type, Jsonb({"subject": {"type": "user", "id": "sim"}})))
-    shop = story.Shop(db, stripe)
-    db.execute("select payments.set_webhook_secret('test', %s)", (stripe.webhook_secret,))
+    shop = connect(db, stripe)
     stripe.control.complete(checkout(db, "alice", shop.price, "order:1").stripe_checkout_session_id)
     story.year(shop, buyers=7, months=1)
     deliver(db, stripe)
@@ -91,6 +89,55 @@ def season(db: Database, stripe: FakeStripe) -> None:
     checkout(db, "alice", shop.price, "order:2")
     # Not all lists: Stripe would be asked about what is only simulated, and know nothing of it.
     db.execute("call payments.sync('test', array['products', 'prices'])")
+
+
+def connect(db: Database, stripe: FakeStripe) -> story.Shop:
+    """Sets the key and the signing secret, which no dump brings."""
+    point_at(db, stripe)
+    shop = story.Shop(db, stripe)
+    db.execute("select payments.set_webhook_secret('test', %s)", (stripe.webhook_secret,))
+    return shop
+
+
+def sell(db: Database) -> None:
+    """Everything works: a checkout of a user's, a refund, a subscription, webhooks, the app's trigger, a sync."""
+    with FakeStripe() as stripe:
+        shop = connect(db, stripe)
+        session = checkout(db, "bob", shop.price, "order:3")
+        payment = stripe.control.complete(session.stripe_checkout_session_id)["payment_intent"]
+        stripe.control.refund(payment, 500)
+        subscription = stripe.control.complete(shop.checkout("subscription", "carol"))["subscription"]
+        stripe.control.renew(subscription)
+        assert set(deliver(db, stripe)) == {"processed"}
+        paid = db.execute(
+            "select status from payments.payment_history join public.receipts "
+            "on receipts.environment = payment_history.environment and payment_id = id "
+            "where stripe_checkout_session_id = %s",
+            (session.stripe_checkout_session_id,),
+        ).fetchall()
+        assert paid == [("partially_refunded",)]
+        with db.request("bob") as request:
+            assert len(request.execute("select from payments.payment_history").fetchall()) == 2
+        assert db.value("select payments.has_access('user', 'carol', 'pro')")
+        db.execute("call payments.sync('test')")
+        assert db.value("select status from payments.status() where environment = 'test'") == "connected"
+
+
+def columns(db: Database) -> dict[str, list[str]]:
+    """The columns of every table."""
+    names = "select attname::text from pg_attribute where attrelid = %s::regclass and attnum > 0 and not attisdropped"
+    return {table: [name for (name,) in db.execute(names, (f"payments.{table}",))] for table in TABLES}
+
+
+def rows(db: Database, of: dict[str, list[str]] | None = None) -> dict[str, list[str]]:
+    """Every row, as text of these columns, by default of all."""
+    return {
+        table: [
+            row
+            for (row,) in db.execute(f"select row({', '.join(names)})::text from payments.{table} order by 1").fetchall()
+        ]
+        for table, names in (of or columns(db)).items()
+    }
 
 
 def checkout(db: Database, user: str, price: str, key: str):

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
+import re
+
 import psycopg
 import pytest
 
+import catalog
+import seasoned
+from fake_stripe import FakeStripe
+from harness import database
+from harness.cluster import Cluster
 from harness.database import OWNER, Database
 
 ROWS = """
@@ -161,3 +169,96 @@ def test_the_dump_of_a_dropped_extension_still_restores(used, empty_db):
     empty_db.execute("create extension payments")
     empty_db.execute("select payments.install()")
     assert contents(empty_db) == rows
+
+
+@pytest.fixture
+def lived(db: Database) -> Database:
+    """A database that sold for a while: with a policy, a trigger, and a foreign key onto a table of ours."""
+    with FakeStripe() as stripe:
+        seasoned.season(db, stripe)
+    return db
+
+
+def test_a_restored_dump_sells_on(lived, empty_db):
+    before = seasoned.rows(lived)
+    empty_db.restore(lived.dump())
+    assert seasoned.rows(empty_db) == before
+    empty_db.execute("select payments.install()")
+    assert catalog.entries(empty_db.connect()) == catalog.entries(lived.connect())
+    assert seasoned.rows(empty_db) == before
+    seasoned.sell(empty_db)
+
+
+def test_a_restored_dump_says_which_secrets_to_set(lived, empty_db):
+    empty_db.restore(lived.dump())
+    assert empty_db.execute("select status, next_step from payments.status() where environment = 'test'").fetchone() == (
+        "error",
+        "Set the key again, since it is not here or does not open: SELECT payments.set_stripe_key('test', $1);",
+    )
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="secret"):
+        empty_db.execute("select payments.handle_webhook('test', '{}', 't=1,v1=0')")
+
+
+@pytest.mark.parametrize("major", [15, 16])
+def test_a_dump_moves_to_a_newer_postgres(major, older, make_cluster, db):
+    """With roles, by the older Postgres's own pg_dumpall and pg_dump."""
+    with Cluster(older(major)) as source, FakeStripe() as stripe:
+        database.furnish(source)
+        lived = database.create(source)
+        seasoned.season(lived, stripe)
+        before = seasoned.rows(lived)
+        # It is written for every role, also for the one that begins a server.
+        roles = re.sub(r"^CREATE ROLE postgres;$", "", lived.dump_roles(), flags=re.MULTILINE)
+        # Not every Postgres is built with every compression.
+        dump = lived.dump("--no-toast-compression")
+
+    target = make_cluster()
+    Database(target, "postgres").restore(roles)
+    moved = database.create(target, template="template0")
+    moved.restore(dump)
+    assert seasoned.rows(moved) == before
+    moved.execute("select payments.install()")
+    db.execute(seasoned.APP)
+    difference = difflib.unified_diff(
+        catalog.entries(moved.connect()), catalog.entries(db.connect()), "moved", "new", lineterm="", n=2
+    )
+    assert "\n".join(difference) == ""
+    assert seasoned.rows(moved) == before
+    seasoned.sell(moved)
+    target.remove()
+
+
+def test_dropping_the_extension_takes_no_row_from_the_app_either(lived):
+    """What goes is what is made of its functions: the guard, wrappers, and policies that call them."""
+    lived.execute(
+        """
+        create table public.members_only (id integer);
+        insert into public.members_only values (1);
+        alter table public.members_only enable row level security;
+        grant select on public.members_only to authenticated;
+        create policy members on public.members_only to authenticated
+            using ((select payments.has_access('user', public.user_id(), 'pro')));
+        create table public.kept (request payments.checkout_session, note text);
+        insert into public.kept values (null, 'mine')
+        """
+    )
+    before, receipts = seasoned.rows(lived), lived.execute("select * from public.receipts order by 2").fetchall()
+    assert receipts
+    described = catalog.entries(lived.connect())
+    lived.execute("drop extension payments cascade")
+    assert seasoned.rows(lived) == before
+    # Closed, not open, without the policy.
+    with lived.request("alice") as request:
+        assert request.execute("select * from public.members_only").fetchall() == []
+    assert lived.execute("select note from public.kept").fetchall() == [("mine",)]
+    foreign_keys = "select count(*) from pg_constraint where contype = 'f' and confrelid = 'payments.payment_history'::regclass"
+    assert lived.value(foreign_keys) == 1
+
+    lived.execute("create extension payments; select payments.install()")
+    assert seasoned.rows(lived) == before
+    assert lived.execute("select * from public.receipts order by 2").fetchall() == receipts
+    for statement in seasoned.APP.split("create function", 1)[0].replace("create schema api;", "").split(";"):
+        if statement.strip():
+            lived.execute(statement)
+    assert catalog.entries(lived.connect()) == described
+    seasoned.sell(lived)

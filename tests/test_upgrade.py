@@ -75,22 +75,6 @@ def update(db: Database) -> None:
     db.execute("alter extension payments update")
 
 
-def rows(db: Database, columns: dict[str, list[str]] | None = None) -> dict[str, list[str]]:
-    """Every row, as text of the columns named, by default of all."""
-    columns = columns or columns_of(db)
-    return {
-        table: db.execute(f"select row({', '.join(columns[table])})::text from payments.{table} order by 1").fetchall()
-        for table in seasoned.TABLES
-    }
-
-
-def columns_of(db: Database) -> dict[str, list[str]]:
-    names = "select attname::text from pg_attribute where attrelid = %s::regclass and attnum > 0 and not attisdropped"
-    return {
-        table: [name for (name,) in db.execute(names, (f"payments.{table}",))] for table in seasoned.TABLES
-    }
-
-
 def test_the_scripts_are_safe_from_those_who_may_create_objects():
     checked = subprocess.run(
         [Path(sys.executable).with_name("pgspot"), *SCRIPTS], capture_output=True, text=True, check=False
@@ -165,11 +149,11 @@ def test_the_comparison_sees_whatever_can_differ(db):
 
 
 def test_an_update_keeps_every_row(old):
-    columns = columns_of(old)
-    before = rows(old)
+    columns = seasoned.columns(old)
+    before = seasoned.rows(old)
     assert all(before.values())
     update(old)
-    assert rows(old, columns) == before
+    assert seasoned.rows(old, columns) == before
 
 
 def test_install_after_an_update_changes_nothing(old):
@@ -217,14 +201,6 @@ def test_an_update_hands_out_no_new_function(old):
     assert set(old.execute(granted).fetchall()) == before
 
 
-def connect(db: Database, stripe: FakeStripe) -> story.Shop:
-    """What a restored database needs before it can sell again."""
-    seasoned.point_at(db, stripe)
-    shop = story.Shop(db, stripe)
-    db.execute("select payments.set_webhook_secret('test', %s)", (stripe.webhook_secret,))
-    return shop
-
-
 def test_an_update_warns_of_connections_that_keep_the_old_library(old):
     warnings: list[str] = []
     connection = old.connect()
@@ -238,40 +214,19 @@ def test_an_update_warns_of_connections_that_keep_the_old_library(old):
 
 def test_everything_works_after_an_update(old):
     update(old)
-    with FakeStripe() as stripe:
-        shop = connect(old, stripe)
-        session = seasoned.checkout(old, "bob", shop.price, "order:3")
-        payment = stripe.control.complete(session.stripe_checkout_session_id)["payment_intent"]
-        stripe.control.refund(payment, 500)
-        subscription = stripe.control.complete(shop.checkout("subscription", "carol"))["subscription"]
-        stripe.control.renew(subscription)
-        assert set(seasoned.deliver(old, stripe)) == {"processed"}
-        paid = old.execute(
-            "select status from payments.payment_history join public.receipts "
-            "on receipts.environment = payment_history.environment and payment_id = id "
-            "where stripe_checkout_session_id = %s",
-            (session.stripe_checkout_session_id,),
-        ).fetchall()
-        assert paid == [("partially_refunded",)]
-        assert old.value("select payments.has_access('user', 'carol', 'pro')")
-        old.execute("call payments.sync('test')")
-        assert old.value("select count(*) from payments.status() where environment = 'test' and status = 'connected'") == 1
+    seasoned.sell(old)
 
 
 def test_what_was_recorded_before_an_update_leads_to_the_same_rows(old):
-    columns = columns_of(old)
-    before = rows(old)
+    columns = seasoned.columns(old)
+    before = seasoned.rows(old)
     update(old)
     events = old.execute("select environment, stripe_event_id from payments.webhook_events order by received_at").fetchall()
     for event in events:
         assert old.execute("select status from payments.replay_event(%s, %s)", event).fetchone() == ("processed",)
     assert old.value("select payments.rebuild('test')") == 0
     of_stripe = {table: columns[table] for table in story.TABLES if table != "stripe_objects"}
-    after = {
-        table: old.execute(f"select row({', '.join(names)})::text from payments.{table} order by 1").fetchall()
-        for table, names in of_stripe.items()
-    }
-    assert after == {table: before[table] for table in of_stripe}
+    assert seasoned.rows(old, of_stripe) == {table: before[table] for table in of_stripe}
 
 
 # Between the package and the update: a new library, and what an old release made.
@@ -334,7 +289,7 @@ def test_no_function_of_a_release_fails_without_saying_what_to_run(old):
     ).fetchall()
     assert {name for name, _ in functions} <= set(PLAUSIBLE)
     with FakeStripe() as stripe:
-        connect(old, stripe)
+        seasoned.connect(old, stripe)
         for name, kind in functions:
             statement = f"payments.{name}({PLAUSIBLE[name]})"
             try:
@@ -348,7 +303,7 @@ def test_no_function_of_a_release_fails_without_saying_what_to_run(old):
 
 def test_with_the_new_library_a_release_sells_on_or_says_what_to_run(old):
     with FakeStripe() as stripe:
-        shop = connect(old, stripe)
+        shop = seasoned.connect(old, stripe)
         try:
             session = seasoned.checkout(old, "bob", shop.price, "order:3")
             stripe.control.complete(session.stripe_checkout_session_id)
@@ -369,12 +324,12 @@ def test_what_needs_a_newer_table_says_so_and_leaves_nothing_behind(old, column)
     """As if the column had come with this version: nothing is written, nothing recorded as failed."""
     table, name = column.split(".")
     with FakeStripe() as stripe:
-        shop = connect(old, stripe)
+        shop = seasoned.connect(old, stripe)
         session = seasoned.checkout(old, "bob", shop.price, "order:3")
         stripe.control.complete(session.stripe_checkout_session_id)
         old.disconnect()
         old.execute(f"alter table payments.{table} drop column {name} cascade")
-        before = rows(old)
+        before = seasoned.rows(old)
         charge = next(event for event in stripe.control.events() if event["type"] == "charge.succeeded")
         delivery = stripe.control.delivery(charge["id"])
         receive = "select status from payments.handle_webhook('test', %s, %s)"
@@ -383,7 +338,7 @@ def test_what_needs_a_newer_table_says_so_and_leaves_nothing_behind(old, column)
         assert refusal.hint == "A superuser runs: alter extension payments update"
         assert refusal.message.endswith("made in this database")
         assert name in refusal.detail["error"]
-        assert rows(old) == before
+        assert seasoned.rows(old) == before
 
         # In the same connection, too.
         update(old)

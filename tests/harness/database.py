@@ -94,9 +94,11 @@ class Database:
 
     def dump(self, *arguments: object) -> str:
         """What pg_dump writes."""
-        dumped = self._program("pg_dump", *arguments, stderr=subprocess.PIPE)
-        dumped.check_returncode()
-        return dumped.stdout
+        return self._dumped("pg_dump", *arguments)
+
+    def dump_roles(self) -> str:
+        """What pg_dumpall writes of the server's roles."""
+        return self._dumped("pg_dumpall", "--roles-only")
 
     def restore(self, dump: str) -> None:
         """Feeds a plain dump to psql; the first error raises, with psql's output."""
@@ -113,6 +115,11 @@ class Database:
         self.disconnect()
         with psycopg.connect(f"{self.cluster.dsn} dbname=postgres", autocommit=True) as connection:
             connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(self.name)))
+
+    def _dumped(self, program: str, *arguments: object) -> str:
+        dumped = self._program(program, *arguments, stderr=subprocess.PIPE)
+        dumped.check_returncode()
+        return dumped.stdout
 
     def _program(self, name: str, *arguments: object, env: dict[str, str] | None = None, **options):
         return subprocess.run(

@@ -32,7 +32,9 @@ def directory(postgres: Postgres) -> Path:
     return Path(output(postgres.pg_config, "--sharedir")) / "extension"
 
 
-def version(postgres: Postgres) -> str:
-    """The version that was installed last."""
-    control = (directory(postgres) / "payments.control").read_text()
-    return re.search(r"^default_version = '(.*)'$", control, re.MULTILINE).group(1)
+def version(postgres: Postgres) -> str | None:
+    """The version that was installed last, if one was."""
+    control = directory(postgres) / "payments.control"
+    if not control.exists():
+        return None
+    return re.search(r"^default_version = '(.*)'$", control.read_text(), re.MULTILINE).group(1)
