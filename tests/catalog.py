@@ -29,8 +29,9 @@ ABOUT = "role {owner}, grants {acl}, of the script {initial}, comment {comment}"
 
 def about(catalog: str, oid: str, owner: str, column: str, kind: str) -> str:
     """What every object has: an owner, grants, those that the extension made, a comment."""
+    # What is as by default, pg_upgrade does not carry.
     initial = (
-        f"(select {acl('initprivs')} from pg_init_privs "
+        f"(select nullif({acl('initprivs')}, {acl('null::aclitem[]', kind, owner)}) from pg_init_privs "
         f"where objoid = {oid} and classoid = '{catalog}'::regclass and objsubid = 0)"
     )
     return (
