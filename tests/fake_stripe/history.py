@@ -27,7 +27,7 @@ LISTED = (
 )
 """The types that have a list of their own."""
 
-_MOMENT = re.compile(r"(?<![\w.\"])1[5-9]\d{8}(?![\w.\"])")
+MOMENT = re.compile(r"(?<![\w.\"])1[5-9]\d{8}(?![\w.\"])")
 _URLS = {"success_url": "https://shop.example/thanks", "cancel_url": "https://shop.example/cart"}
 
 
@@ -39,24 +39,24 @@ def populate(control: Control, store: Store, objects: int, seconds: int) -> dict
     """
     events = {event["id"] for event in store.all("event")}
     store.clock.advance(-seconds)
-    lives = _stories(control)
+    lives = stories(control)
     known = {obj["id"] for kind in LISTED for obj in store.all(kind)}
-    stories = [_taken(store, known, live) for live in lives]
+    told = [_taken(store, known, live) for live in lives]
     store.clock.advance(seconds)
     for event in list(store.all("event")):
         if event["id"] not in events:
             store.collection("event").remove(event["id"])
-    size = sum(len(story) for story, _ in stories)
+    size = sum(len(story) for story, _ in told)
     # Not quite up to now, because the stories themselves take some seconds.
     rounds = -(-(objects - sum(len(store.collection(kind)) for kind in LISTED)) // size)
     apart = (seconds - 60) // max(rounds, 1)
     for number in range(max(rounds, 0)):
-        for story, notes in stories:
+        for story, notes in told:
             _retold(store, story, notes, later=(number + 1) * apart)
     return {kind: len(store.collection(kind)) for kind in LISTED}
 
 
-def _stories(control: Control) -> list[Callable[[], None]]:
+def stories(control: Control) -> list[Callable[[], None]]:
     """What buyers do, each with one price that all of them have in common."""
     shirt = control.price(1900)["id"]
     plan = control.price(900, name="Pro", interval="month")["id"]
@@ -101,7 +101,7 @@ def _retold(store: Store, story: list[Object], notes: dict[str, Any], later: int
     names |= {item["id"]: "subscription_item" for note in notes.values() for item in note.get("items", [])}
     for name, kind in names.items():
         told = told.replace(name, store.ids.make(kind, store.livemode))
-    told = _MOMENT.sub(lambda moment: str(int(moment.group()) + later), told)
+    told = MOMENT.sub(lambda moment: str(int(moment.group()) + later), told)
     story, notes = json.loads(told)
     for obj in story:
         store.add(obj)

@@ -18,6 +18,7 @@ from harness import (
     Unmet,
     bench_checkout,
     bench_instructions,
+    bench_sync,
     bench_webhook,
     command_line,
     extension,
@@ -84,6 +85,7 @@ class Bench:
 ITEMS: dict[str, Callable[[Bench], None]] = {
     "webhook": bench_webhook.measure,
     "checkout": bench_checkout.measure,
+    "sync": bench_sync.measure,
     "instructions": bench_instructions.measure,
 }
 

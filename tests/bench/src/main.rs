@@ -1,9 +1,11 @@
 //! The outside client of `tests/bench.sh`: each subcommand reads what to do as JSON from its
 //! standard input, and writes what it measured as JSON to its standard output.
 
+mod account;
 mod checkout;
 mod processor;
 mod standin;
+mod steps;
 mod webhook;
 
 use std::error::Error;
@@ -32,6 +34,7 @@ fn run() -> Result<String, Trouble> {
     match std::env::args().nth(1).as_deref() {
         Some("webhook") => webhook::measure(&order),
         Some("checkout") => checkout::measure(&order),
-        _ => Err("usage: payments-bench webhook|checkout".into()),
+        Some("steps") => steps::measure(&order),
+        _ => Err("usage: payments-bench webhook|checkout|steps".into()),
     }
 }

@@ -67,3 +67,12 @@ pub fn private_megabytes(pid: u32) -> Result<f64, Trouble> {
     }
     Ok(total)
 }
+
+/// Memory of a process that is no file's and no other's: quicker to ask for.
+pub fn anonymous_megabytes(pid: u32) -> Result<f64, Trouble> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let kilobytes = line.and_then(|line| line.split_whitespace().next());
+    let kilobytes: f64 = kilobytes.ok_or("this kernel shows no RssAnon")?.parse()?;
+    Ok(kilobytes / 1024.0)
+}

@@ -1,7 +1,8 @@
-//! In Stripe's place: a server on this machine that speaks TLS, answers `POST
-//! /v1/checkout/sessions` and nothing else, and takes as long as it is told.
+//! In Stripe's place: a server on this machine that speaks TLS, takes as long as it is told, makes
+//! sessions, and lists whatever account it is given.
 
 use crate::Trouble;
+use crate::account::{Account, Query};
 use percent_encoding::percent_decode_str;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -10,8 +11,8 @@ use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -25,9 +26,12 @@ struct Shared {
     tls: Arc<ServerConfig>,
     /// A session as Stripe answers it.
     session: Value,
+    account: RwLock<Option<Account>>,
     delay: AtomicU64,
     connections: AtomicUsize,
     made: AtomicUsize,
+    requests: AtomicUsize,
+    busy: AtomicU64,
 }
 
 impl Standin {
@@ -44,9 +48,12 @@ impl Standin {
         let shared = Arc::new(Shared {
             tls: Arc::new(tls),
             session,
+            account: RwLock::new(None),
             delay: AtomicU64::new(0),
             connections: AtomicUsize::new(0),
             made: AtomicUsize::new(0),
+            requests: AtomicUsize::new(0),
+            busy: AtomicU64::new(0),
         });
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let port = listener.local_addr()?.port();
@@ -73,10 +80,34 @@ impl Standin {
         self.shared.delay.store(delay, Ordering::Relaxed);
     }
 
+    /// What there is to list from now on.
+    pub fn show(&self, account: Account) {
+        let shown = self.shared.account.write();
+        *shown.unwrap_or_else(PoisonError::into_inner) = Some(account);
+    }
+
     /// How many connections were made so far.
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::Relaxed)
     }
+
+    /// How many requests were answered so far.
+    pub fn requests(&self) -> usize {
+        self.shared.requests.load(Ordering::Relaxed)
+    }
+
+    /// Seconds that were spent on answers so far.
+    pub fn busy(&self) -> f64 {
+        Duration::from_micros(self.shared.busy.load(Ordering::Relaxed)).as_secs_f64()
+    }
+}
+
+/// What is asked for.
+struct Request {
+    method: String,
+    path: String,
+    query: String,
+    form: String,
 }
 
 impl Shared {
@@ -84,25 +115,42 @@ impl Shared {
         stream.set_nodelay(true)?;
         let connection = ServerConnection::new(Arc::clone(&self.tls))?;
         let mut stream = BufReader::new(StreamOwned::new(connection, stream));
-        while let Some(form) = request(&mut stream)? {
+        while let Some(request) = Request::read(&mut stream)? {
             let asked = Instant::now();
-            let body = self.answer(&form);
+            let (status, body) = self.answer(&request)?;
             let date = httpdate::fmt_http_date(SystemTime::now());
             let answer = format!(
-                "HTTP/1.1 200 OK\r\ndate: {date}\r\ncontent-type: application/json\r\n\
+                "HTTP/1.1 {status}\r\ndate: {date}\r\ncontent-type: application/json\r\n\
                  request-id: req_1\r\ncontent-length: {}\r\n\r\n{body}",
                 body.len()
             );
             let delay = Duration::from_micros(self.delay.load(Ordering::Relaxed));
             thread::sleep(delay.saturating_sub(asked.elapsed()));
+            self.requests.fetch_add(1, Ordering::Relaxed);
+            let busy = asked.elapsed().as_micros() as u64;
+            self.busy.fetch_add(busy, Ordering::Relaxed);
             stream.get_mut().write_all(answer.as_bytes())?;
             stream.get_mut().flush()?;
         }
         Ok(())
     }
 
+    fn answer(&self, request: &Request) -> Result<(&str, String), Trouble> {
+        if request.method == "POST" {
+            return Ok(("200 OK", self.session(&request.form)));
+        }
+        let query: Query = pairs(&request.query).collect();
+        let account = self.account.read().unwrap_or_else(PoisonError::into_inner);
+        let account = account.as_ref();
+        let found = account.map(|account| account.get(&request.path, &query));
+        Ok(match found.transpose()?.flatten() {
+            Some(body) => ("200 OK", body),
+            None => ("404 Not Found", MISSING.to_owned()),
+        })
+    }
+
     /// A new session, with what was asked for that a caller looks at again.
-    fn answer(&self, form: &str) -> String {
+    fn session(&self, form: &str) -> String {
         let mut session = self.session.clone();
         let number = self.made.fetch_add(1, Ordering::Relaxed);
         let id = format!("cs_test_{number:058}");
@@ -119,26 +167,40 @@ impl Shared {
     }
 }
 
-/// The body of the next request; none if the client is done.
-fn request(stream: &mut impl BufRead) -> Result<Option<String>, Trouble> {
-    let mut length = 0;
-    let mut line = String::new();
-    loop {
-        line.clear();
+const MISSING: &str =
+    r#"{"error": {"type": "invalid_request_error", "code": "resource_missing", "message": "No."}}"#;
+
+impl Request {
+    /// The next request; none if the client is done.
+    fn read(stream: &mut impl BufRead) -> Result<Option<Request>, Trouble> {
+        let mut line = String::new();
         if stream.read_line(&mut line)? == 0 {
             return Ok(None);
         }
-        if let Some((name, value)) = line.split_once(':') {
-            if name.eq_ignore_ascii_case("content-length") {
+        let mut words = line.split(' ');
+        let (method, target) = (words.next(), words.next().unwrap_or_default());
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let mut request = Request {
+            method: method.unwrap_or_default().to_owned(),
+            path: path.to_owned(),
+            query: query.to_owned(),
+            form: String::new(),
+        };
+        let mut length = 0;
+        while !line.trim().is_empty() {
+            line.clear();
+            stream.read_line(&mut line)?;
+            if let Some((name, value)) = line.split_once(':')
+                && name.eq_ignore_ascii_case("content-length")
+            {
                 length = value.trim().parse()?;
             }
-        } else if line.trim().is_empty() {
-            break;
         }
+        let mut form = vec![0; length];
+        stream.read_exact(&mut form)?;
+        request.form = String::from_utf8(form)?;
+        Ok(Some(request))
     }
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body)?;
-    Ok(Some(String::from_utf8(body)?))
 }
 
 fn pairs(form: &str) -> impl Iterator<Item = (String, String)> {

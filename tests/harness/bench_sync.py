@@ -1,0 +1,114 @@
+"""Sync, rebuild and poll: objects a second, memory, and the share of the time that Stripe itself takes at least."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from psycopg import sql
+
+from fake_stripe import FakeStripe
+from fake_stripe.history import LISTED
+from fake_stripe.server import make_certificate
+from harness import bench_account, database, say
+from harness.cluster import Cluster
+from harness.database import Database
+
+if TYPE_CHECKING:
+    from harness.bench import Bench
+
+YEARS = 3 * 365 * 86_400
+DAYS = 20 * 86_400
+"""Stripe keeps events for thirty."""
+
+STRIPES_OWN = 1 / 100 / 100
+"""Seconds an object: a hundred objects a request, a hundred requests a second (https://docs.stripe.com/rate-limits)."""
+
+PROJECTED = (
+    *("customer_mappings", "customers", "products", "prices", "subscriptions", "subscription_items"),
+    *("payment_history", "invoices", "disputes"),
+)
+
+OBJECTS = "select count(*) from payments.stripe_objects"
+SYNC = [
+    ("sync, the first", "", "call payments.sync('test')", OBJECTS),
+    ("sync, nothing new", "vacuum analyze", "call payments.sync('test')", OBJECTS),
+    ("rebuild, nothing changed", "vacuum analyze", "select payments.rebuild('test')", OBJECTS),
+    (
+        "rebuild, into empty tables",
+        "truncate " + ", ".join(f"payments.{table}" for table in PROJECTED),
+        "select payments.rebuild('test')",
+        OBJECTS,
+    ),
+]
+POLL = [
+    (
+        "poll",
+        # Nothing older than the key is read.
+        "update payments.stripe_connections set key_set_at = now() - interval '25 days'",
+        "call payments.poll_events('test')",
+        "select count(*) from payments.webhook_events where processing_status = 'processed'",
+    )
+]
+
+
+def measure(bench: Bench) -> None:
+    sizes = [1000] if bench.quick else [10_000, 100_000] + [1_000_000] * bench.full
+    certificates = Path(tempfile.mkdtemp(prefix="payments-", dir="/tmp"))
+    try:
+        authority, _ = make_certificate(certificates)
+        with bench.cluster(environment={"SSL_CERT_FILE": str(authority)}) as cluster:
+            database.furnish(cluster)
+            for size in sizes:
+                say(f"{size} objects")
+                bench_account.write(certificates / "account", LISTED, size, YEARS)
+                _run(bench, cluster, certificates, SYNC)
+            events = sizes[0]
+            say(f"{events} events")
+            bench_account.write(certificates / "account", ("event",), events, DAYS)
+            _run(bench, cluster, certificates, POLL)
+    finally:
+        shutil.rmtree(certificates)
+
+
+def _run(bench: Bench, cluster: Cluster, certificates: Path, steps: list[tuple[str, ...]]) -> None:
+    shop = _connected(cluster)
+    told = bench.client(
+        "steps",
+        {
+            "dsn": shop.dsn,
+            "database": shop.name,
+            "certificates": str(certificates),
+            "account": str(certificates / "account"),
+            "steps": [{"prepare": prepare, "statement": work, "count": count} for _, prepare, work, count in steps],
+        },
+    )
+    shop.close()
+    for (name, *_), step in zip(steps, told):
+        _tell(bench, name, step)
+
+
+def _connected(cluster: Cluster) -> Database:
+    """A shop with a key, that knows nothing of what is at Stripe."""
+    shop = database.create(cluster)
+    with FakeStripe() as stripe:
+        setting = sql.SQL("alter database {} set payments.stripe_api_base = {}")
+        shop.execute(setting.format(sql.Identifier(shop.name), sql.Literal(stripe.base_url)))
+        shop.disconnect()
+        shop.execute("select payments.set_stripe_key('test', %s)", (stripe.test_key,))
+    shop.disconnect()
+    return shop
+
+
+def _tell(bench: Bench, name: str, step: dict[str, Any]) -> None:
+    count, local = step["count"], step["seconds"] - step["stripe_seconds"]
+    case = f"{name}: {count}"
+    bench.add("sync", case, "without Stripe's time", "objects/s", count / local)
+    bench.add("sync", case, "backend's CPU", "ms/object", step["processor_seconds"] / count * 1e3)
+    bench.add("sync", case, "peak memory", "MB", step["peak_megabytes"])
+    if step["requests"]:
+        least = count * STRIPES_OWN
+        bench.add("sync", case, "requests", "", step["requests"], count / 100)
+        bench.add("sync", case, "local time beside Stripe's least", "s", local, least)
