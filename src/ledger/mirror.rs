@@ -135,14 +135,15 @@ impl Mirrored {
     /// How much is mirrored now, to be taken before a request about this object is sent and given
     /// to the answer's [`crate::Source`].
     pub fn mark(&self) -> Mark {
+        let object_type = self.key.object_type.as_str();
         let sightings = self.merged();
-        let newest = rungs(&sightings).next().unwrap_or_default();
+        let newest = rungs(&sightings, object_type).next().unwrap_or_default();
         Mark {
             created: self.created,
             second: sightings[0].second,
             known: newest
                 .iter()
-                .map(|sighting| sighting.digest(&self.key.object_type))
+                .map(|sighting| sighting.digest(object_type))
                 .collect(),
         }
     }
@@ -173,12 +174,12 @@ impl Mirrored {
         let object_type = self.key.object_type.as_str();
         self.named = pruned(std::mem::take(&mut self.named), object_type);
         let mut nameless = std::mem::take(&mut self.nameless);
-        nameless.sort_by_key(|sighting| Reverse(sighting.rung()));
+        nameless.sort_by_key(|sighting| Reverse(sighting.rung(object_type)));
         // What outlives the nameless sightings of some seconds must not be pruned in favour of
-        // them: within a stage a higher rung is a later second.
+        // them: within a part of its life a higher rung is a later second.
         self.nameless = nameless
-            .chunk_by_mut(|a, b| a.rung().stage() == b.rung().stage())
-            .flat_map(|stage| pruned(stage.iter_mut().map(std::mem::take).collect(), object_type))
+            .chunk_by_mut(|a, b| a.rung(object_type).part() == b.rung(object_type).part())
+            .flat_map(|part| pruned(part.iter_mut().map(std::mem::take).collect(), object_type))
             .collect();
     }
 
@@ -196,14 +197,14 @@ impl Mirrored {
     pub(crate) fn resolve(&self) -> Resolved<'_> {
         let object_type = self.key.object_type.as_str();
         let sightings = self.merged();
-        let newest: Vec<_> = rungs(&sightings)
+        let newest: Vec<_> = rungs(&sightings, object_type)
             .next()
             .unwrap_or_default()
             .iter()
             .collect();
         let verdict = settle(object_type, &newest, older_state(&sightings, object_type));
         let mut body = sightings[verdict.winner].fields.clone();
-        for rung in rungs(&sightings).filter(|_| sightings.len() > 1) {
+        for rung in rungs(&sightings, object_type).filter(|_| sightings.len() > 1) {
             let names: BTreeSet<&String> = rung
                 .iter()
                 .flat_map(|sighting| sighting.fields.keys())
@@ -227,8 +228,8 @@ impl Mirrored {
     }
 }
 
-fn rungs(sightings: &[Sighting]) -> impl Iterator<Item = &[Sighting]> {
-    sightings.chunk_by(|a, b| a.rung() == b.rung())
+fn rungs<'a>(sightings: &'a [Sighting], object_type: &str) -> impl Iterator<Item = &'a [Sighting]> {
+    sightings.chunk_by(move |a, b| a.rung(object_type) == b.rung(object_type))
 }
 
 /// The newest events before the newest second: they can tell where a circle of changes began. Not
@@ -236,8 +237,8 @@ fn rungs(sightings: &[Sighting]) -> impl Iterator<Item = &[Sighting]> {
 /// the newest second came to. `None` also when an event of the newest second is no change, or may
 /// be one that was cut off, as it could be anywhere in the circle: then the older ones never matter
 /// again.
-fn older_rung(sightings: &[Sighting]) -> Option<&[Sighting]> {
-    let mut rungs = rungs(sightings);
+fn older_rung<'a>(sightings: &'a [Sighting], object_type: &str) -> Option<&'a [Sighting]> {
+    let mut rungs = rungs(sightings, object_type);
     let newest = rungs.next()?;
     let events = || newest.iter().filter(|sighting| sighting.is_event());
     if events().count() >= LIMIT || events().any(|event| event.change.is_none()) {
@@ -247,7 +248,7 @@ fn older_rung(sightings: &[Sighting]) -> Option<&[Sighting]> {
 }
 
 fn older_state(sightings: &[Sighting], object_type: &str) -> Option<Digest> {
-    let older: Vec<_> = older_rung(sightings)?
+    let older: Vec<_> = older_rung(sightings, object_type)?
         .iter()
         .filter(|sighting| sighting.is_event())
         .collect();
@@ -261,16 +262,16 @@ fn pruned(mut sightings: Vec<Sighting>, object_type: &str) -> Vec<Sighting> {
     if sightings.len() < 2 {
         return sightings;
     }
-    sightings.sort_by_key(|sighting| Reverse(sighting.rung()));
-    let older = older_rung(&sightings).map(|rung| rung[0].rung());
+    sightings.sort_by_key(|sighting| Reverse(sighting.rung(object_type)));
+    let older = older_rung(&sightings, object_type).map(|rung| rung[0].rung(object_type));
     let mut newer = BTreeSet::new();
     let mut kept = Vec::with_capacity(sightings.len());
     for (depth, rung) in sightings
-        .chunk_by_mut(|a, b| a.rung() == b.rung())
+        .chunk_by_mut(|a, b| a.rung(object_type) == b.rung(object_type))
         .enumerate()
     {
         let mut rung: Vec<_> = rung.iter_mut().map(std::mem::take).collect();
-        let tells_older = depth == 0 || Some(rung[0].rung()) == older;
+        let tells_older = depth == 0 || Some(rung[0].rung(object_type)) == older;
         if depth > 0 {
             rung.retain(|sighting| {
                 (tells_older && sighting.is_event())

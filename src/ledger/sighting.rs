@@ -79,18 +79,21 @@ fn is_false(flag: &bool) -> bool {
 /// A tombstone is above everything else of its incarnation: `updated` events that come late, even
 /// with a later second (a DELETE is stamped with the time before it was sent), do not bring the
 /// object back. The event of the creation is below everything else: whatever else was seen of the
-/// object was seen of an object that existed, also by a page stamped a second too early.
+/// object was seen of an object that existed, also by a page stamped a second too early. And so is
+/// a state below those that it cannot come after: such a page shows an invoice as paid, and the
+/// event that it became open has the later stamp. An app would see it paid, open and paid again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Rung {
     gone: bool,
     grown: bool,
+    stage: u8,
     second: i64,
 }
 
 impl Rung {
-    /// The part of the life of an incarnation: its creation, its life, its death.
-    pub(crate) fn stage(self) -> impl Eq {
-        (self.gone, self.grown)
+    /// The part of the life of an incarnation: its creation, the stages of its life, its death.
+    pub(crate) fn part(self) -> impl Eq {
+        (self.gone, self.grown, self.stage)
     }
 }
 
@@ -135,10 +138,15 @@ impl Sighting {
         (created, sighting)
     }
 
-    pub(crate) fn rung(&self) -> Rung {
+    pub(crate) fn rung(&self, object_type: &str) -> Rung {
+        let standing = match self.summary {
+            Some(summary) => summary.standing,
+            None => standing(object_type, &self.fields),
+        };
         Rung {
             gone: self.gone,
             grown: !self.newborn,
+            stage: standing.stage(object_type),
             second: self.second,
         }
     }
@@ -192,7 +200,7 @@ impl Sighting {
         (
             (!self.outranks.is_empty(), standing, self.teller),
             told.map(|told| (state, told.before, &told.event)),
-            (state, self.nameless, &self.outranks, self.rung()),
+            (state, self.nameless, &self.outranks, self.rung(object_type)),
         )
     }
 

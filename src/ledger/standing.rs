@@ -8,6 +8,16 @@ use serde_json::{Map, Value};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Standing(u8, i64);
 
+impl Standing {
+    /// The part that is never left for a lesser one; always the same where there is none.
+    pub(crate) fn stage(self, object_type: &str) -> u8 {
+        match is_reversible(object_type) {
+            true => 0,
+            false => self.0,
+        }
+    }
+}
+
 /// Where a body stands in the life of its type (the states are those of the API reference,
 /// <https://docs.stripe.com/api>); types not named here have no order.
 pub(crate) fn standing(object_type: &str, body: &Map<String, Value>) -> Standing {

@@ -295,6 +295,27 @@ fn a_page_stamped_before_the_creation_is_still_newer_than_it() {
 }
 
 #[test]
+fn what_was_seen_paid_is_not_open_again() {
+    for early in [0, 1, 2] {
+        for (object_type, event_type, before, after) in [
+            ("invoice", "invoice.finalized", "open", "paid"),
+            (
+                "payment_intent",
+                "payment_intent.processing",
+                "processing",
+                "succeeded",
+            ),
+            ("charge", "charge.pending", "pending", "failed"),
+            ("invoice_payment", "invoice_payment.created", "open", "paid"),
+        ] {
+            let page = listed(10 - early, with_status(object_type, after));
+            let late = event(10, event_type, with_status(object_type, before));
+            has_status(&in_every_order(&[page, late]), after);
+        }
+    }
+}
+
+#[test]
 fn what_one_version_dropped_is_kept_from_another() {
     let old = json!({"object": "payment_intent", "id": "pi_1", "created": 1,
                      "status": "processing", "invoice": "in_1", "charges": {"data": []}});

@@ -98,7 +98,7 @@ fn the_end_of_a_life_stands_out_of_a_crowd() {
     );
     let object = join(&told).object();
     assert_eq!(object.body["status"], "canceled");
-    assert!(object.undecided);
+    assert!(!object.undecided, "nothing comes after it");
 }
 
 #[test]
