@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
 from typing import Any
 
 import psycopg
@@ -86,6 +87,28 @@ def lives(shop: Shop, buyers: int, months: int) -> list[list[str]]:
         last = events[-1]["id"]
         told.append([text(event) for event in events])
     return told
+
+
+def something_happens(stripe: FakeStripe, chance: random.Random) -> None:
+    """One of the things that buyers and merchants do in an account that has something of everything."""
+    control = stripe.control
+    with stripe.world.lock:
+        store = stripe.world.stores[stripe.account, False]
+        subscription, charge, customer, product = (
+            chance.choice(list(itertools.islice(store.all(kind), 400)))
+            for kind in ("subscription", "charge", "customer", "product")
+        )
+        match chance.randrange(5):
+            case 0 if subscription["status"] == "active":
+                control.cancel(subscription["id"], at_period_end=True)
+            case 1 if charge["amount"] - charge["amount_refunded"] > 10 and charge["paid"] and not charge["disputed"]:
+                control.refund(charge["id"], 5)
+            case 2:
+                control.update(customer["id"], {"name": f"Name {chance.random()}"})
+            case 3:
+                control.update(product["id"], {"name": f"Name {chance.random()}"})
+            case _:
+                control.renew(subscription["id"]) if subscription["status"] == "active" else None
 
 
 def _subscribe(shop: Shop, buyer: str, outcome: str = "paid") -> str:

@@ -100,7 +100,7 @@ def deliver(
                     problems.append(error)
                 waiting.put(body)
                 if connection.closed:
-                    connection = reconnected(db)
+                    connection = db.reconnect()
 
     threads = [threading.Thread(target=postman) for _ in range(connections)]
     for thread in threads:
@@ -108,16 +108,6 @@ def deliver(
     for thread in threads:
         thread.join()
     assert problems == []
-
-
-def reconnected(db: Database) -> psycopg.Connection:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            return db.connect()
-        except psycopg.OperationalError:
-            assert time.monotonic() < deadline, "the server does not come back"
-            time.sleep(0.05)
 
 
 @pytest.fixture
@@ -182,7 +172,7 @@ def test_a_killed_backend_loses_nothing_that_was_acknowledged(make_cluster):
         """The server takes everybody's connection down with the one, and recovers."""
         for _ in range(3):
             time.sleep(0.7)
-            connection = reconnected(db)
+            connection = db.reconnect()
             busy = "select pid from pg_stat_activity where state = 'active' and query like '%handle_webhook%'"
             [victim, *_] = [pid for (pid,) in connection.execute(busy)] or [connection.info.backend_pid]
             os.kill(victim, signal.SIGKILL)

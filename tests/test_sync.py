@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
 import random
-import re
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
+from backend import Memory
+from equality import TABLES, differences, lists, mirrored, rows
 from fake_stripe import FakeStripe
-from fake_stripe.history import LISTED
 from harness import database
 from harness.database import Database
 from shop import Task, refused
-
-TABLES = {
-    "customers": "stripe_customer_id",
-    "products": "stripe_product_id",
-    "prices": "stripe_price_id",
-    "subscriptions": "stripe_subscription_id",
-    "subscription_items": "stripe_subscription_item_id",
-    "invoices": "stripe_invoice_id",
-    "payment_history": "id",
-    "disputes": "stripe_dispute_id",
-}
-"""The projected tables, and what their rows are known by."""
+from story import something_happens
 
 WITNESS = """
 create table public.heard (number bigint generated always as identity, relation text, id text, at timestamptz, source text);
@@ -69,46 +56,6 @@ def heard(db: Database, relation: str | None = None) -> list[Any]:
     return db.execute(
         "select * from public.heard where relation = coalesce(%s, relation) order by number", (relation,)
     ).fetchall()
-
-
-def lists(stripe: FakeStripe) -> dict[tuple[str, str], dict[str, Any]]:
-    """Every listed object, as Stripe has it."""
-    with stripe.world.lock:
-        store = stripe.world.stores[stripe.account, False]
-        return {(kind, obj["id"]): stripe.control._shown(obj) for kind in LISTED for obj in store.all(kind)}
-
-
-def mirrored(db: Database) -> dict[tuple[str, str], dict[str, Any]]:
-    """Every listed object that the mirror has and that is not deleted."""
-    with db.connect() as connection, connection.transaction(), connection.cursor(name="objects") as objects:
-        objects.execute(
-            "select object_type, object_id, body from payments.stripe_objects where object_type = any (%s) and not deleted",
-            (list(LISTED),),
-        )
-        return {(row.object_type, row.object_id): row.body for row in objects}
-
-
-SILENT = {"next_invoice_sequence"}
-"""Fields that Stripe changes without an event."""
-
-
-def differences(db: Database, stripe: FakeStripe) -> list[str]:
-    """Where the mirror and Stripe disagree."""
-    ours, theirs = mirrored(db), lists(stripe)
-    found = [f"{key} is not mirrored" for key in theirs.keys() - ours.keys()]
-    found += [f"{key} is no more at Stripe" for key in ours.keys() - theirs.keys()]
-    for key in theirs.keys() & ours.keys():
-        wrong = [name for name, value in theirs[key].items() if name not in SILENT and ours[key].get(name) != value]
-        found += [f"{key}: {', '.join(wrong)}"] * bool(wrong)
-    return found
-
-
-def rows(db: Database) -> dict[str, list[Any]]:
-    """All projected rows."""
-    return {
-        table: [tuple(row) for row in db.execute(f"select * from payments.{table} order by {key}")]
-        for table, key in TABLES.items()
-    }
 
 
 def run(db: Database, object: str) -> Any:
@@ -512,28 +459,8 @@ class Buyers:
                 self._idle.set()
                 self._open.wait()
                 self._idle.clear()
-            self._change()
+            something_happens(self._stripe, self._chance)
             self._deliver()
-
-    def _change(self) -> None:
-        control = self._stripe.control
-        with self._stripe.world.lock:
-            store = self._stripe.world.stores[self._stripe.account, False]
-            subscription, charge, customer, product = (
-                self._chance.choice(list(itertools.islice(store.all(kind), 400)))
-                for kind in ("subscription", "charge", "customer", "product")
-            )
-            match self._chance.randrange(5):
-                case 0 if subscription["status"] == "active":
-                    control.cancel(subscription["id"], at_period_end=True)
-                case 1 if charge["amount"] - charge["amount_refunded"] > 10 and not charge["disputed"]:
-                    control.refund(charge["id"], 5)
-                case 2:
-                    control.update(customer["id"], {"name": f"Name {self._chance.random()}"})
-                case 3:
-                    control.update(product["id"], {"name": f"Name {self._chance.random()}"})
-                case _:
-                    control.renew(subscription["id"]) if subscription["status"] == "active" else None
 
     def _deliver(self) -> None:
         with psycopg.connect(self._db.dsn, autocommit=True) as connection:
@@ -552,36 +479,3 @@ class Buyers:
                 return
             except psycopg.errors.LockNotAvailable:
                 time.sleep(0.1)
-
-
-class Memory:
-    """Watches the memory of a connection's backend: what is its own, without what all backends share."""
-
-    def __init__(self, db: Database) -> None:
-        self._db = db
-        self.samples: list[int] = []
-
-    def __enter__(self) -> Memory:
-        self.connection = self._db.connect()
-        self._status = Path(f"/proc/{self.connection.info.backend_pid}/status")
-        self._ended = threading.Event()
-        self._watch = threading.Thread(target=self._sample, daemon=True)
-        self._watch.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._watch.join()
-
-    @property
-    def peak(self) -> int:
-        return max(self.samples, default=0)
-
-    def _sample(self) -> None:
-        while not self._ended.wait(0.05):
-            try:
-                resident = re.search(r"RssAnon:\s+(\d+) kB", self._status.read_text())
-            except OSError:
-                return
-            if resident:
-                self.samples.append(int(resident.group(1)))

@@ -99,16 +99,25 @@ class Cluster:
         self.stop()
         self.start()
 
-    def kill(self) -> None:
-        """`kill -9` to the postmaster and every backend, as the OOM killer would; `start` then recovers."""
+    def kill(self, alone: bool = False) -> None:
+        """`kill -9` to the postmaster and every backend, as the OOM killer would; `start` then recovers.
+
+        To the postmaster `alone`: then this waits until its backends have noticed, and ended.
+        """
         postmaster = self.pid
         if postmaster is None:
             return
-        backends = subprocess.run(["ps", "-o", "pid=", "--ppid", str(postmaster)], capture_output=True, text=True)
-        for pid in (postmaster, *map(int, backends.stdout.split())):
+        # Stopped, it has no child that the list does not have.
+        os.kill(postmaster, signal.SIGSTOP)
+        listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(postmaster)], capture_output=True, text=True)
+        processes = [postmaster, *map(int, listed.stdout.split())]
+        for pid in processes[:1] if alone else processes:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        while _runs(postmaster):
+        # A second server on the data of one that still has a backend would destroy them.
+        deadline = time.monotonic() + 60
+        while left := [pid for pid in processes if _runs(pid)]:
+            assert time.monotonic() < deadline, f"still running: {left}"
             time.sleep(0.01)
         # Where process 1 does not reap, the dead postmaster still counts as a running one.
         for lock in (self.data / "postmaster.pid", self.directory / ".s.PGSQL.5432.lock"):

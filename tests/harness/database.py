@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -70,6 +71,17 @@ class Database:
             if not connection.autocommit:
                 connection.commit()
         return connection
+
+    def reconnect(self, timeout: float = 60) -> psycopg.Connection:
+        """A new connection, once the server is back."""
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                return self.connect()
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
 
     def execute(self, statement: str, parameters: object = None) -> psycopg.Cursor:
         """Runs a statement as the superuser, on one connection kept for that."""

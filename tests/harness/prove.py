@@ -34,6 +34,10 @@ def tested(*arguments: str, **sizes: int) -> Callable[[Postgres], bool]:
 
 
 PARTS = {
+    "crash": Part(
+        "400 times kill -9 in the middle of everything loses nothing and does nothing twice",
+        tested("tests/test_crash.py", kills=400),
+    ),
     "concurrency": Part(
         "20,000 shuffled events on 8 connections end in the rows of one connection",
         tested("tests/test_concurrency.py", events=20_000),
