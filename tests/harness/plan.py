@@ -67,7 +67,7 @@ def _without_postgres(first: Postgres, quick: bool) -> bool:
     return all(
         [
             quick or _lints(first),
-            run("cargo", "test", "-p", "payments-stripe", "-p", "payments-ledger"),
+            run("cargo", "test", "-p", "payments-stripe", "-p", "payments-ledger", "-p", "payments-fuzz"),
             _pytest("-m", "not postgres" + " and not slow" * quick),
         ]
     )

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from harness import command_line, extension, postgres, run, say, toolchain
+from harness.fuzzing import fuzzed
 from harness.postgres import Postgres
 
 
@@ -41,6 +42,10 @@ PARTS = {
     "concurrency": Part(
         "20,000 shuffled events on 8 connections end in the rows of one connection",
         tested("tests/test_concurrency.py", events=20_000),
+    ),
+    "fuzz": Part(
+        "no bytes bring the signature header, the event, the join or the projections to a panic",
+        fuzzed,
     ),
     "sync": Part(
         "100,000 objects are synced through 20 kill -9",
