@@ -7,8 +7,9 @@
 --                     comment; with other arguments, `drop function` and the new one
 -- a new attribute     `alter type … add attribute`, last, and its comment
 -- payments.secrets    `alter table`
--- src/install/        nothing: install(), below, brings the tables up to date. What it does not
---                     look at (fillfactor, storage) is an `alter table` after it, in the same branch
+-- src/install/        nothing: install(), below, brings the tables up to date. But an index that is
+--                     wanted no longer is `drop index if exists`, and what install() does not look
+--                     at (fillfactor, storage) an `alter table` after it, in the same branch
 --
 -- tests/test_upgrade.py compares an updated database with a new one, entry by entry, and tells what
 -- is missing here. Once 0.2.0 is released, this script changes no more.

@@ -9,11 +9,15 @@ import story
 from fake_stripe import FakeStripe
 from harness.database import OWNER, Database
 
-APP = f"""
-select payments.open_to_apps('test');
+GRANTS = """
 select payments.grant_app('authenticated');
 select payments.grant_webhook('anon');
 select payments.grant_admin('service_role');
+"""
+
+APP = f"""
+select payments.open_to_apps('test');
+{GRANTS}
 create schema api;
 grant usage on schema api to anon, authenticated;
 select payments.expose('api');

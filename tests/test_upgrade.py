@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import gzip
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,10 +43,14 @@ def old_scripts(postgres: Postgres) -> None:
         (extension.directory(postgres) / f"payments--{release}.sql").write_text(script)
 
 
+def dump_of(release: str) -> str:
+    return gzip.decompress((RELEASES / release / "database.sql.gz").read_bytes()).decode()
+
+
 @pytest.fixture(params=RELEASED)
 def old(request: pytest.FixtureRequest, empty_db: Database) -> Database:
     """A database that lived with a release, as that left it; the library is this version's."""
-    dump = gzip.decompress((RELEASES / request.param / "database.sql.gz").read_bytes()).decode()
+    dump = dump_of(request.param)
     create = "CREATE EXTENSION IF NOT EXISTS payments WITH SCHEMA payments"
     assert create in dump
     empty_db.restore(dump.replace(create, f"{create} VERSION '{request.param}'"))
@@ -72,7 +77,10 @@ def new(db: Database) -> Database:
 
 
 def update(db: Database) -> None:
-    db.execute("alter extension payments update")
+    try:
+        db.execute("alter extension payments update")
+    except psycopg.Error as error:
+        pytest.fail(f"ALTER EXTENSION payments UPDATE fails: {error.diag.message_primary}", pytrace=False)
 
 
 def test_the_scripts_are_safe_from_those_who_may_create_objects():
@@ -87,18 +95,27 @@ def test_there_is_a_script_from_the_last_release(version):
 
 
 def test_an_updated_database_is_like_a_new_one(old, new, version):
-    update(old)
-    missing = list(
-        difflib.unified_diff(catalog.entries(old.connect()), catalog.entries(new.connect()), "updated", "new", lineterm="", n=2)
+    try:
+        old.execute("alter extension payments update")
+        failure = ""
+    except psycopg.Error as error:
+        failure = f"It fails: {error.diag.message_primary}\n"
+    # What is new is nobody's until it is granted again.
+    old.execute(seasoned.GRANTS)
+    difference = difflib.unified_diff(
+        *(catalog.entries(old.connect()), catalog.entries(new.connect())),
+        *("updated", "new"),
+        lineterm="",
+        n=2,
     )
-    if missing:
+    if lines := list(difference):
         script = f"sql/payments--{RELEASED[-1]}--{version}.sql"
         advice = (
-            f"{script} does not do all that a new installation does.\n"
-            "What only a new one has is marked + below, what it no longer has is marked -.\n"
+            f"{script} does not do all that a new installation does.\n{failure}"
+            "Below, + is what only a new one has, - what it has no longer.\n"
             f"Write what makes the one from the other into {script}; its head says how.\n\n"
         )
-        pytest.fail(advice + "\n".join(missing), pytrace=False)
+        pytest.fail(advice + "\n".join(lines), pytrace=False)
 
 
 CHANGES = """
@@ -163,6 +180,24 @@ def test_install_after_an_update_changes_nothing(old):
     assert catalog.entries(old.connect()) == before
 
 
+@pytest.mark.parametrize("release", RELEASED)
+def test_install_completes_the_dump_of_a_release(release, empty_db, new):
+    """Restored where this version is, without an update: nothing that a new database has is missing."""
+    empty_db.restore(dump_of(release))
+    before, columns = seasoned.rows(empty_db), seasoned.columns(empty_db)
+    empty_db.execute("select payments.install()")
+    empty_db.execute(seasoned.GRANTS)
+    assert seasoned.rows(empty_db, columns) == before
+    missing = set(essential(catalog.entries(new.connect()))) - set(essential(catalog.entries(empty_db.connect())))
+    assert missing == set()
+    seasoned.sell(empty_db)
+
+
+def essential(entries: list[str]) -> list[str]:
+    """Less how columns are stored, which a dump says or leaves open."""
+    return [re.sub(r" options .*| storage .*", "", line) for line in entries]
+
+
 def test_an_update_keeps_what_users_added(old):
     old.execute(
         """
@@ -184,6 +219,24 @@ def test_an_update_before_install_makes_no_table(empty_db):
         update(empty_db)
         assert empty_db.value("select to_regclass('payments.stripe_connections')") is None
         empty_db.execute("drop extension payments; drop schema if exists payments")
+
+
+def test_an_update_keeps_the_grants(old):
+    """`create or replace` does; `drop` and `create` would not."""
+    granted = """
+        select pg_describe_object(classid, oid, part), grantee::regrole::text, privilege_type
+        from (
+            select 'pg_proc'::regclass, oid, 0, proacl from pg_proc where pronamespace = 'payments'::regnamespace
+            union all
+            select 'pg_class'::regclass, oid, 0, relacl from pg_class where relnamespace = 'payments'::regnamespace
+            union all
+            select 'pg_class'::regclass, attrelid, attnum, attacl from pg_attribute
+        ) as object (classid, oid, part, acl)
+        cross join lateral aclexplode(acl)
+    """
+    before = set(old.execute(granted).fetchall())
+    update(old)
+    assert before - set(old.execute(granted).fetchall()) == set()
 
 
 def test_an_update_hands_out_no_new_function(old):
