@@ -1,4 +1,4 @@
-/* Preloaded into a server, takes its time to look up slow.test. */
+/* Preloaded into a server, takes its time to look up slow.test, and slower.test for ever. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <netdb.h>
@@ -13,5 +13,7 @@ int getaddrinfo(const char *name, const char *service, const struct addrinfo *hi
         sleep(4);
         return EAI_NONAME;
     }
+    while (name && strcmp(name, "slower.test") == 0)
+        pause();
     return ((lookup *)dlsym(RTLD_NEXT, "getaddrinfo"))(name, service, hints, found);
 }

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import statistics
-import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +15,7 @@ import pytest
 
 from fake_stripe import FakeStripe
 from harness import database
+from network import deaf_port, slow_lookups
 from shop import Shop, Task, refused
 
 SESSIONS = "/v1/checkout/sessions"
@@ -33,16 +31,8 @@ def secure() -> Iterator[FakeStripe]:
 
 @pytest.fixture(scope="module")
 def slow_lookup() -> Iterator[Path | None]:
-    """A library that makes looking up slow.test slow; None where it cannot be compiled."""
-    directory = Path(tempfile.mkdtemp(prefix="payments-", dir="/tmp"))
-    directory.chmod(0o755)
-    library = directory / "slow_lookup.so"
-    source = Path(__file__).parent / "slow_lookup.c"
-    compiler = shutil.which("cc")
-    if compiler:
-        subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
-    yield library if compiler else None
-    shutil.rmtree(directory)
+    with slow_lookups() as library:
+        yield library
 
 
 @pytest.fixture(scope="module")
@@ -58,22 +48,6 @@ def rough_shop(make_cluster, secure: FakeStripe, slow_lookup: Path | None) -> It
     created.disconnect()
     yield Shop(created, secure)
     created.close()
-
-
-@contextmanager
-def deaf_port() -> Iterator[int]:
-    """A port where connecting takes for ever: nobody accepts, and the queue is full."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        port = listener.getsockname()[1]
-        waiting = [socket.socket() for _ in range(6)]
-        for one in waiting:
-            one.setblocking(False)
-            one.connect_ex(("127.0.0.1", port))
-        yield port
-        for one in waiting:
-            one.close()
 
 
 class Stuck:

@@ -106,7 +106,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _read(self) -> tuple[str, str, bytes]:
         parts = urlsplit(self.path)
-        return unquote(parts.path), parts.query, self.rfile.read(int(self.headers.get("content-length") or 0))
+        length = int(self.headers.get("content-length") or 0)
+        body = self.rfile.read(length)
+        # A client that was killed in the middle of a request has not made it.
+        if len(body) < length:
+            raise ConnectionAbortedError
+        return unquote(parts.path), parts.query, body
 
     def _head(self, answer: Answer, **more: str) -> None:
         reason = self.responses.get(answer.status, ("",))[0]

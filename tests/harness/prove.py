@@ -39,6 +39,10 @@ PARTS = {
         "400 times kill -9 in the middle of everything loses nothing and does nothing twice",
         tested("tests/test_crash.py", kills=400),
     ),
+    "cancel": Part(
+        "3,000 waits of 15 kinds are ended from outside, at once, and leave nothing",
+        tested("tests/test_cancel.py", cancels=50),
+    ),
     "concurrency": Part(
         "20,000 shuffled events on 8 connections end in the rows of one connection",
         tested("tests/test_concurrency.py", events=20_000),
