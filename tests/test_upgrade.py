@@ -198,6 +198,26 @@ def essential(entries: list[str]) -> list[str]:
     return [re.sub(r" options .*| storage .*", "", line) for line in entries]
 
 
+def test_install_locks_no_table_that_it_does_not_change(db):
+    connection = db.connect(autocommit=False)
+    connection.execute("drop index payments.prices_product_idx")
+    connection.commit()
+    connection.execute("select payments.install()")
+    locked = connection.execute(
+        """
+        select distinct relation::regclass::text
+        from pg_locks
+        where pid = pg_backend_pid() and mode <> 'AccessShareLock'
+            and relation in (
+                select oid from pg_class where relnamespace = 'payments'::regnamespace and relkind in ('r', 'v')
+            )
+        order by 1
+        """
+    ).fetchall()
+    # The rows for test and live, if they are not there.
+    assert locked == [("payments.prices",), ("payments.stripe_connections",)]
+
+
 def test_an_update_keeps_what_users_added(old):
     old.execute(
         """
@@ -370,6 +390,18 @@ def test_with_the_new_library_a_release_sells_on_or_says_what_to_run(old):
             delivery = stripe.control.delivery(event["id"])
             arguments = (delivery["body"], delivery["signature"])
             assert old.execute("select status from payments.handle_webhook('test', %s, %s)", arguments).fetchone() == ("processed",)
+
+
+def test_the_status_says_that_an_update_is_to_be_made(old):
+    steps = "select distinct next_step from payments.status()"
+    try:
+        assert old.execute(steps).fetchall() == [
+            ("Bring the database up to date with the library: ALTER EXTENSION payments UPDATE;",)
+        ]
+    except psycopg.errors.ObjectNotInPrerequisiteState as error:
+        assert error.diag.message_hint == "A superuser runs: alter extension payments update"
+    update(old)
+    assert "ALTER EXTENSION" not in str(old.execute(steps).fetchall())
 
 
 @pytest.mark.parametrize("column", ["webhook_events.attempt_count", "payment_history.paid_at", "stripe_objects.due"])

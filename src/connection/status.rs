@@ -75,6 +75,7 @@ fn health<T>(
                 secrets.signing_expires_at.into(),
                 API_VERSION.into(),
                 (LISTS.len() as i32).into(),
+                env!("CARGO_PKG_VERSION").into(),
             ],
             read,
         )

@@ -1,5 +1,5 @@
 -- $1 environment, $2 whether its key is here and opens, $3 signing secrets accepted, $4 when the
--- next of them expires, $5 API version, $6 how many lists a sync reads
+-- next of them expires, $5 API version, $6 how many lists a sync reads, $7 version of the library
 with granted as (
     select
         t.relname,
@@ -110,6 +110,10 @@ cross join lateral (
 ) as apps
 cross join lateral (
     select case
+        when exists (
+            select from pg_catalog.pg_extension as e
+            where e.extname = 'payments' and e.extversion <> $7
+        ) then 'Bring the database up to date with the library: ALTER EXTENSION payments UPDATE;'
         when h.status = 'unconfigured' and apps.any_open then null
         when h.status = 'unconfigured' then
             format('Connect it, with the key bound to $1: SELECT payments.set_stripe_key(%L, $1);', h.environment)
