@@ -1,4 +1,4 @@
-"""What a backend holds: memory, for now."""
+"""What a backend holds."""
 
 from __future__ import annotations
 
@@ -9,8 +9,16 @@ from pathlib import Path
 from harness.database import Database
 
 
+def resident(pid: int) -> int:
+    """The kilobytes of memory that are a process's own, without what all backends share."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(r"RssAnon:\s+(\d+) kB", status)
+    # A process that is about to end has none.
+    return int(found.group(1)) if found else 0
+
+
 class Memory:
-    """Watches the memory of a connection's backend: what is its own, without what all backends share."""
+    """Watches the memory of a connection's backend."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -18,7 +26,6 @@ class Memory:
 
     def __enter__(self) -> Memory:
         self.connection = self._db.connect()
-        self._status = Path(f"/proc/{self.connection.info.backend_pid}/status")
         self._ended = threading.Event()
         self._watch = threading.Thread(target=self._sample, daemon=True)
         self._watch.start()
@@ -33,10 +40,9 @@ class Memory:
         return max(self.samples, default=0)
 
     def _sample(self) -> None:
+        pid = self.connection.info.backend_pid
         while not self._ended.wait(0.05):
             try:
-                resident = re.search(r"RssAnon:\s+(\d+) kB", self._status.read_text())
+                self.samples.append(resident(pid))
             except OSError:
                 return
-            if resident:
-                self.samples.append(int(resident.group(1)))

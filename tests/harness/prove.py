@@ -43,6 +43,10 @@ PARTS = {
         "3,000 waits of 15 kinds are ended from outside, at once, and leave nothing",
         tested("tests/test_cancel.py", cancels=50),
     ),
+    "leak": Part(
+        "a backend that has done 100,000 calls is no bigger than one that has done 1,000",
+        tested("tests/test_leak.py", calls=100_000),
+    ),
     "concurrency": Part(
         "20,000 shuffled events on 8 connections end in the rows of one connection",
         tested("tests/test_concurrency.py", events=20_000),
