@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
+import shutil
+import subprocess
 
 import psycopg
 import pytest
@@ -12,7 +14,7 @@ import catalog
 import seasoned
 from fake_stripe import FakeStripe
 from harness import database
-from harness.cluster import Cluster
+from harness.cluster import SUPERUSER, Cluster, account
 from harness.database import OWNER, Database
 
 ROWS = """
@@ -226,6 +228,37 @@ def test_a_dump_moves_to_a_newer_postgres(major, older, make_cluster, db):
     assert seasoned.rows(moved) == before
     seasoned.sell(moved)
     target.remove()
+
+
+def test_a_standby_reads_and_takes_over(server, postgres, db):
+    """It is a physical copy, with the key file, so that it needs nothing set again."""
+    with FakeStripe() as stripe, Cluster(postgres) as standby:
+        shop = seasoned.season(db, stripe)
+        standby.stop()
+        shutil.rmtree(standby.data)
+        options = ("-h", server.directory, "-U", SUPERUSER, "-D", standby.data, "--checkpoint=fast", "--no-sync", "-R")
+        backup = subprocess.run(
+            [server.program("pg_basebackup"), *map(str, options)], cwd="/", capture_output=True, text=True, **account()
+        )
+        assert backup.returncode == 0, backup.stderr
+        with (standby.data / "postgresql.conf").open("a") as conf:
+            conf.write(f"unix_socket_directories = '{standby.directory}'\n")
+        standby.start()
+
+        shop.db = copy = Database(standby, db.name)
+        assert seasoned.rows(copy) == seasoned.rows(db)
+        assert copy.value("select payments.has_access('user', 'buyer0', 'pro')")
+        assert copy.value("select status from payments.status() where environment = 'test'") == "connected"
+        for refused in (
+            lambda: seasoned.checkout(copy, "bob", shop.price, "order:3"),
+            lambda: seasoned.deliver(copy, stripe),
+        ):
+            with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+                refused()
+
+        copy.execute("select pg_promote()")
+        seasoned.sell_at(shop)
+        copy.disconnect()
 
 
 def test_dropping_the_extension_takes_no_row_from_the_app_either(lived):
