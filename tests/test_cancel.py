@@ -21,6 +21,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from backend import resident
 from fake_stripe import FakeStripe
 from harness import database
 from harness.database import Database
@@ -238,7 +239,7 @@ def wait_until_stuck(db: Database, backends: list[Backend]) -> None:
 def test_every_wait_ends_at_once_and_leaves_nothing(shop, library, capsys):
     took: dict[str, list[tuple[float, str]]] = defaultdict(list)
     slept: dict[str, list[float]] = defaultdict(list)
-    held = []
+    held, sizes = [], []
     with all_waits(shop, library) as (waits, stallers), load(shop):
         backends = [Backend(shop.db, wait) for wait in waits]
         sleepers = [Backend(shop.db, SLEEP) for _ in waits]
@@ -257,14 +258,19 @@ def test_every_wait_ends_at_once_and_leaves_nothing(shop, library, capsys):
                 took[name].append((end(shop.db, backend), backend.wait.name))
                 slept[name].append(end(shop.db, sleeper))
             held.append(what_is_held(shop.db, backends, stallers))
+            if end in (cancel, time_out):
+                sizes.append([resident(backend.pid) for backend in backends])
     with capsys.disabled():
         report(took, slept)
+        grown = [last - first for first, last in zip(sizes[0], sizes[-1])]
+        print(f"after {len(sizes)} calls that were ended the backends are {min(grown)} to {max(grown)} kB bigger than after one")
     for name, reactions in took.items():
         times = sorted(time for time, _ in reactions)
         assert statistics.median(times) < 0.1, name
         # A busy machine lets anybody wait now and then, which is no more than that.
         assert times[len(times) * 95 // 100] < 0.1 + max(slept[name]), max(reactions)
         assert times[-1] < 1, max(reactions)
+    assert max(grown) < 1024
     at_most = {"locks": 0, "connections": 0, "threads": 1}
     assert [each for each in held if any(each[name] > most for name, most in at_most.items())] == []
 

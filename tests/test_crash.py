@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import random
@@ -62,6 +63,8 @@ AIMS = {
     "endpoint": "configure_webhook",
 }
 """What a kill is aimed at: a backend that runs such a statement."""
+
+SET_KEY = "select payments.set_stripe_key('test', %s)"
 
 PASSING = {None, "57P01", "57P02", "57P03", "55P03", "PT409", "PT503", "PT504"}
 """The server is gone, or busy: whoever gets this comes again."""
@@ -214,7 +217,7 @@ class Keys:
             new_key = f"sk_test_51FakeStripeRolled{number:08}"
             control.add_key(new_key)
             self.usable = {key[-4:], new_key[-4:]}
-            yield lambda connection: connection.execute("select payments.set_stripe_key('test', %s)", (new_key,))
+            yield lambda connection: connection.execute(SET_KEY, (new_key,))
             self.usable = {new_key[-4:]}
             # Not at once: somebody may be asking with the old one.
             if number > 1:
@@ -293,7 +296,7 @@ class Killer:
         victim = self._victim(connection, AIMS[aim])
         time.sleep(self._chance.uniform(0, 0.06))
         if how == "backend":
-            while not (signalled(victim) and self._has_crashed(connection)):
+            while not (signalled(victim) and has_crashed(connection)):
                 victim = self._victim(connection, AIMS[aim])
         else:
             self._cluster.kill(alone=how == "postmaster")
@@ -314,16 +317,16 @@ class Killer:
             time.sleep(0.002)
         return found.pid
 
-    @staticmethod
-    def _has_crashed(connection: psycopg.Connection) -> bool:
-        """The server takes everybody's connection down with the one, unless that had ended already."""
-        deadline = time.monotonic() + 2
-        while time.monotonic() < deadline:
-            try:
-                connection.execute("select pg_sleep(0.002)")
-            except psycopg.OperationalError:
-                return True
-        return False
+
+def has_crashed(witness: psycopg.Connection) -> bool:
+    """The server takes everybody's connection down with one that was killed, unless that had ended already."""
+    deadline = time.monotonic() + 2
+    while time.monotonic() < deadline:
+        try:
+            witness.execute("select pg_sleep(0.002)")
+        except psycopg.OperationalError:
+            return True
+    return False
 
 
 def signalled(pid: int) -> bool:
@@ -404,6 +407,30 @@ def test_killed_at_random_moments_it_loses_and_repeats_nothing(cluster, capsys, 
         left = "select count(*) from pg_locks where database = (select oid from pg_database where datname = %s)"
         assert db.value(f"{left} and locktype = 'advisory'", (db.name,)) == 0
         assert re.findall(r".*(?:PANIC:|panicked|corrupt|TRAP:).*", cluster.log_text()) == []
+
+
+def test_a_key_file_is_whole_or_not_there(cluster):
+    """The first secret makes it; killed on the way, the next call makes it, or finds it made."""
+    db = database.create(cluster)
+    chance = random.Random(KILLS)
+    key_file = cluster.data / "payments.key"
+    with FakeStripe() as stripe:
+        point_at(db, stripe)
+        for _ in range(KILLS):
+            key_file.unlink(missing_ok=True)
+            witness, connection = db.reconnect(), db.reconnect()
+            setting = Task(lambda: connection.execute(SET_KEY, (stripe.test_key,)))
+            time.sleep(chance.uniform(0, 0.03))
+            os.kill(connection.info.backend_pid, signal.SIGKILL)
+            assert has_crashed(witness)
+            with contextlib.suppress(psycopg.OperationalError):
+                setting.result()
+            assert not key_file.exists() or re.fullmatch(r"[0-9a-f]{64}\n", key_file.read_text())
+            assert [file for file in cluster.data.glob("payments.key*") if file.stat().st_mode & 0o077] == []
+            with db.reconnect() as after:
+                after.execute(SET_KEY, (stripe.test_key,))
+                status = after.execute("select * from payments.status() where environment = 'test'").fetchone()
+            assert status.key_readable
 
 
 def point_at(db: Database, stripe: FakeStripe) -> None:
