@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from pathlib import Path
@@ -15,6 +16,12 @@ def resident(pid: int) -> int:
     found = re.search(r"RssAnon:\s+(\d+) kB", status)
     # A process that is about to end has none.
     return int(found.group(1)) if found else 0
+
+
+def sockets(pid: int) -> int:
+    """How many sockets a process has open; a backend has one, to its client."""
+    with os.scandir(f"/proc/{pid}/fd") as descriptors:
+        return sum(os.readlink(descriptor.path).startswith("socket:") for descriptor in descriptors)
 
 
 class Memory:
