@@ -212,17 +212,17 @@ class Keys:
 
     def _all_changes(self) -> Iterator[Callable[[psycopg.Connection], None]]:
         control = self._shop.stripe.control
-        key = self._shop.stripe.test_key
+        keys = deque([self._shop.stripe.test_key])
         for number in self._numbers:
             new_key = f"sk_test_51FakeStripeRolled{number:08}"
             control.add_key(new_key)
-            self.usable = {key[-4:], new_key[-4:]}
+            self.usable = {keys[-1][-4:], new_key[-4:]}
             yield lambda connection: connection.execute(SET_KEY, (new_key,))
             self.usable = {new_key[-4:]}
-            # Not at once: somebody may be asking with the old one.
-            if number > 1:
-                control.revoke_key(older_key)
-            older_key, key = key, new_key
+            keys.append(new_key)
+            # Not at once: somebody who waits for a lock may be about to ask with an older one.
+            if len(keys) > 4:
+                control.revoke_key(keys.popleft())
 
             # Stripe signs with both while a secret is being rolled.
             secret = f"whsec_rolled{number:08}abcdefghijklmnop"
