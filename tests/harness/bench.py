@@ -16,8 +16,11 @@ from typing import Any
 from harness import (
     TARGET,
     Unmet,
+    bench_access,
     bench_checkout,
+    bench_growth,
     bench_instructions,
+    bench_micro,
     bench_sync,
     bench_webhook,
     command_line,
@@ -31,8 +34,6 @@ from harness import (
 from harness.cluster import Cluster
 from harness.postgres import Postgres
 
-CLIENT = TARGET / "release" / "payments-bench"
-
 SETTINGS = {
     "fsync": "on",
     "shared_buffers": "'512MB'",
@@ -44,18 +45,18 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Figure:
-    """One thing measured, beside what it is compared with."""
+    """One thing measured, beside what it is compared with: the floor, unless the item says otherwise."""
 
     item: str
     case: str
     measure: str
     unit: str
     ours: float
-    floor: float | None = None
+    beside: float | None = None
 
     @property
     def ratio(self) -> float | None:
-        return self.ours / self.floor if self.floor else None
+        return self.ours / self.beside if self.beside else None
 
 
 @dataclass
@@ -66,6 +67,7 @@ class Bench:
     quick: bool
     full: bool
     figures: list[Figure] = field(default_factory=list)
+    client_program = TARGET / "release" / "payments-bench"
 
     def cluster(self, environment: dict[str, str] | None = None, **settings: str) -> Cluster:
         """A server that keeps what it acknowledges, as a production server does."""
@@ -73,19 +75,22 @@ class Bench:
 
     def client(self, command: str, order: dict[str, Any]) -> Any:
         """What the outside client measured."""
-        done = subprocess.run([CLIENT, command], input=json.dumps(order), capture_output=True, text=True)
+        done = subprocess.run([self.client_program, command], input=json.dumps(order), capture_output=True, text=True)
         if done.returncode:
             raise Unmet(f"payments-bench {command} failed:\n{done.stderr[-2000:]}")
         return json.loads(done.stdout)
 
-    def add(self, item: str, case: str, measure: str, unit: str, ours: float, floor: float | None = None) -> None:
-        self.figures.append(Figure(item, case, measure, unit, ours, floor))
+    def add(self, item: str, case: str, measure: str, unit: str, ours: float, beside: float | None = None) -> None:
+        self.figures.append(Figure(item, case, measure, unit, ours, beside))
 
 
 ITEMS: dict[str, Callable[[Bench], None]] = {
     "webhook": bench_webhook.measure,
     "checkout": bench_checkout.measure,
     "sync": bench_sync.measure,
+    "micro": bench_micro.measure,
+    "growth": bench_growth.measure,
+    "access": bench_access.measure,
     "instructions": bench_instructions.measure,
 }
 
@@ -145,9 +150,9 @@ def _lines(path: str) -> list[str]:
 
 def table(figures: list[Figure]) -> None:
     """Prints the figures, one a line."""
-    heads = ("item", "case", "measure", "ours", "floor", "ratio", "unit")
+    heads = ("item", "case", "measure", "ours", "beside", "ratio", "unit")
     lines = [heads] + [
-        (f.item, f.case, f.measure, _number(f.ours), _number(f.floor), _number(f.ratio), f.unit) for f in figures
+        (f.item, f.case, f.measure, _number(f.ours), _number(f.beside), _number(f.ratio), f.unit) for f in figures
     ]
     widths = [max(map(len, column)) for column in zip(*lines)]
     for line in lines:
@@ -167,9 +172,9 @@ def write(figures: list[Figure], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(["item", "case", "measure", "unit", "ours", "floor", "ratio"])
+        rows.writerow(["item", "case", "measure", "unit", "ours", "beside", "ratio"])
         for f in figures:
-            rows.writerow([f.item, f.case, f.measure, f.unit, f.ours, f.floor, f.ratio])
+            rows.writerow([f.item, f.case, f.measure, f.unit, f.ours, f.beside, f.ratio])
     print(f"    written to {path}")
 
 

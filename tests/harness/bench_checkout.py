@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
 from typing import TYPE_CHECKING, Any
@@ -34,19 +37,36 @@ vacuum analyze;
 
 
 def measure(bench: Bench) -> None:
-    certificates = Path(tempfile.mkdtemp(prefix="payments-", dir="/tmp"))
+    with certificates() as directory, bench.cluster(environment=trust(directory)) as cluster:
+        database.furnish(cluster)
+        shop = database.create(cluster)
+        sale = open_shop(shop)
+        sides = [side(shop, "ours"), side(shop, "floor")]
+        _tell(bench, bench.client("checkout", {**_order(bench), **sale, "sides": sides, "certificates": directory}))
+
+
+@contextmanager
+def certificates() -> Iterator[str]:
+    """A directory with a private authority and a certificate of it for this machine."""
+    directory = Path(tempfile.mkdtemp(prefix="payments-", dir="/tmp"))
     try:
-        authority, _ = make_certificate(certificates)
-        with bench.cluster(environment={"SSL_CERT_FILE": str(authority)}) as cluster:
-            database.furnish(cluster)
-            shop = database.create(cluster)
-            told = bench.client("checkout", _order(bench, shop, _opened(shop), certificates))
+        make_certificate(directory)
+        yield str(directory)
     finally:
-        shutil.rmtree(certificates)
-    _tell(bench, told)
+        shutil.rmtree(directory)
 
 
-def _opened(shop: Database) -> dict[str, Any]:
+def trust(certificates: str) -> dict[str, str]:
+    """The environment of a server that trusts the authority."""
+    return {"SSL_CERT_FILE": f"{certificates}/ca.pem"}
+
+
+def side(shop: Database, way: str) -> dict[str, str]:
+    """A database as the client takes it."""
+    return {"dsn": shop.dsn, "database": shop.name, "way": way}
+
+
+def open_shop(shop: Database) -> dict[str, Any]:
     """Opens the shop: what it sells, and a session as Stripe answers it."""
     with FakeStripe(seed=1) as stripe:
         setting = sql.SQL("alter database {} set payments.stripe_api_base = {}")
@@ -63,13 +83,9 @@ def _opened(shop: Database) -> dict[str, Any]:
         return {"session": session, "line_items": json.dumps([{"stripe_price_id": price, "quantity": 1}])}
 
 
-def _order(bench: Bench, shop: Database, sale: dict[str, Any], certificates: Path) -> dict[str, Any]:
+def _order(bench: Bench) -> dict[str, Any]:
     calls = {0: 60, 50: 15, 500: 3} if bench.quick else {0: 500, 50: 100, 500: 20}
     return {
-        "dsn": shop.dsn,
-        "database": shop.name,
-        "certificates": str(certificates),
-        **sale,
         "delays": [{"milliseconds": delay, "calls": count} for delay, count in calls.items()],
         "backends": 5 if bench.quick else 20,
         "crowd": 20 if bench.quick else 100,
@@ -79,29 +95,31 @@ def _order(bench: Bench, shop: Database, sale: dict[str, Any], certificates: Pat
 
 
 def _tell(bench: Bench, told: dict[str, Any]) -> None:
-    first = told["first"]
-    bench.add("checkout", "first call of a backend", "p50", "ms", median(first["ours"]), median(first["floor"]))
+    add = partial(bench.add, "checkout")
+    add("first call of a backend", "p50", "ms", *map(median, told["first"]))
     for later in told["later"]:
         case = f"later calls, Stripe takes {later['delay']} ms"
-        ours, floor = later["ours"], later["floor"]
-        calls = len(ours["over"])
-        over = [quantiles(side["over"], n=100) for side in (ours, floor)]
-        bench.add("checkout", case, "p50 over Stripe", "ms", over[0][49], over[1][49])
-        bench.add("checkout", case, "p99 over Stripe", "ms", over[0][98], over[1][98])
-        bench.add("checkout", case, "p50 over the floor", "ms", over[0][49] - over[1][49])
-        bench.add("checkout", case, "backend's CPU", "ms", *(side["processor"] / calls * 1e3 for side in (ours, floor)))
-        bench.add("checkout", case, "flushes of WAL", "a call", ours["flushes"], floor["flushes"])
-        bench.add("checkout", case, "TLS handshakes", "", ours["connections"], floor["connections"])
-    crowd = told["crowd"]
-    case = f"{len(crowd['first'])} at once, Stripe takes 500 ms"
-    bench.add("checkout", case, "slowest first call over Stripe", "ms", max(crowd["first"]))
-    bench.add("checkout", case, "slowest later call over Stripe", "ms", max(crowd["later"]))
-    bench.add("checkout", case, "backends", "", len(crowd["first"]), len(crowd["memory"]["floor"]))
-    bench.add("checkout", case, "connections to Stripe", "", crowd["connections"])
-    memory = crowd["memory"]
-    bench.add("checkout", case, "a backend's own memory", "MB", median(memory["ours"]), median(memory["floor"]))
-    bench.add("checkout", case, "memory of all", "MB", sum(memory["ours"]), sum(memory["floor"]))
+        tell_later(add, case, later["sides"])
+    ours, floor = told["crowds"]
+    case = f"{len(ours['first'])} at once, Stripe takes 500 ms"
+    add(case, "slowest first call over Stripe", "ms", max(ours["first"]), max(floor["first"]))
+    add(case, "slowest later call over Stripe", "ms", max(ours["later"]), max(floor["later"]))
+    add(case, "backends", "", len(ours["memory"]), len(floor["memory"]))
+    add(case, "connections to Stripe", "", ours["connections"], floor["connections"])
+    add(case, "a backend's own memory", "MB", median(ours["memory"]), median(floor["memory"]))
+    add(case, "memory of all", "MB", sum(ours["memory"]), sum(floor["memory"]))
     for pool in told["pools"]:
         case = f"pool of {pool['connections']}, Stripe takes 500 ms"
-        rates = pool["calls_per_second"]
-        bench.add("checkout", case, "throughput", "checkouts/s", rates["ours"], rates["floor"])
+        add(case, "throughput", "checkouts/s", *pool["calls_per_second"])
+
+
+def tell_later(add: Callable[..., None], case: str, sides: list[dict[str, Any]]) -> None:
+    """Figures of calls of a backend that has called before, of both sides."""
+    calls = len(sides[0]["over"])
+    ours, floor = (quantiles(side["over"], n=100) for side in sides)
+    add(case, "p50 over Stripe", "ms", ours[49], floor[49])
+    add(case, "p99 over Stripe", "ms", ours[98], floor[98])
+    add(case, "p50 over the floor", "ms", ours[49] - floor[49])
+    add(case, "backend's CPU", "ms", *(side["processor"] / calls * 1e3 for side in sides))
+    add(case, "flushes of WAL", "a call", *(side["flushes"] for side in sides))
+    add(case, "TLS handshakes", "", *(side["connections"] for side in sides))

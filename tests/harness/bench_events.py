@@ -7,12 +7,11 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from psycopg import sql
 
 from fake_stripe import FakeStripe
-from harness import bench_floor, database
+from harness import database
 from harness.cluster import Cluster
 from harness.database import Database
 from story import Shop, lives
@@ -40,10 +39,6 @@ class Business:
     def copy(self) -> Database:
         self.origin.disconnect()
         return database.create(self.origin.cluster, template=self.origin.name)
-
-    def write(self, path: Path) -> None:
-        """All events, as the client takes them."""
-        path.write_text(json.dumps([bench_floor.event(body) for body in self.bodies]))
 
 
 @contextmanager

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +9,8 @@ from psycopg import sql
 
 from fake_stripe import FakeStripe
 from fake_stripe.history import LISTED
-from fake_stripe.server import make_certificate
 from harness import bench_account, database, say
+from harness.bench_checkout import certificates, trust
 from harness.cluster import Cluster
 from harness.database import Database
 
@@ -56,35 +54,31 @@ POLL = [
 
 def measure(bench: Bench) -> None:
     sizes = [1000] if bench.quick else [10_000, 100_000] + [1_000_000] * bench.full
-    certificates = Path(tempfile.mkdtemp(prefix="payments-", dir="/tmp"))
-    try:
-        authority, _ = make_certificate(certificates)
-        with bench.cluster(environment={"SSL_CERT_FILE": str(authority)}) as cluster:
-            database.furnish(cluster)
-            for size in sizes:
-                say(f"{size} objects")
-                bench_account.write(certificates / "account", LISTED, size, YEARS)
-                _run(bench, cluster, certificates, SYNC)
-            events = sizes[0]
-            say(f"{events} events")
-            bench_account.write(certificates / "account", ("event",), events, DAYS)
-            _run(bench, cluster, certificates, POLL)
-    finally:
-        shutil.rmtree(certificates)
+    with certificates() as directory, bench.cluster(environment=trust(directory)) as cluster:
+        database.furnish(cluster)
+        for size in sizes:
+            say(f"{size} objects")
+            _run(bench, cluster, directory, SYNC, LISTED, size, YEARS)
+        say(f"{sizes[0]} events")
+        _run(bench, cluster, directory, POLL, ("event",), sizes[0], DAYS)
 
 
-def _run(bench: Bench, cluster: Cluster, certificates: Path, steps: list[tuple[str, ...]]) -> None:
+def _run(
+    bench: Bench,
+    cluster: Cluster,
+    certificates: str,
+    steps: list[tuple[str, ...]],
+    types: tuple[str, ...],
+    size: int,
+    seconds: int,
+) -> None:
+    """Takes these steps in a shop of its own, with so many objects of these types at Stripe."""
+    account = Path(certificates, "account")
+    bench_account.write(account, types, size, seconds)
     shop = _connected(cluster)
-    told = bench.client(
-        "steps",
-        {
-            "dsn": shop.dsn,
-            "database": shop.name,
-            "certificates": str(certificates),
-            "account": str(certificates / "account"),
-            "steps": [{"prepare": prepare, "statement": work, "count": count} for _, prepare, work, count in steps],
-        },
-    )
+    order = {"dsn": shop.dsn, "database": shop.name, "certificates": certificates, "account": str(account)}
+    work = [{"prepare": prepare, "statement": statement, "count": count} for _, prepare, statement, count in steps]
+    told = bench.client("steps", {**order, "steps": work})
     shop.close()
     for (name, *_), step in zip(steps, told):
         _tell(bench, name, step)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
+import tempfile
 from statistics import quantiles
 from typing import TYPE_CHECKING, Any
 
 from fake_stripe.world import ACCOUNT
-from harness import TARGET, Unmet, bench_events, bench_floor, database, say
+from harness import Unmet, bench_events, bench_floor, database, output, say
 from harness.bench_events import Business
+from harness.cluster import Cluster
 from harness.database import Database
 from story import rows
 
@@ -36,33 +40,51 @@ def measure(bench: Bench) -> None:
 
 def _run(bench: Bench, business: Business, connections: int, commit: str) -> dict[str, list[Any]]:
     """One setting: the rows that it ended in."""
-    events = TARGET / "bench-events.json"
-    business.write(events)
-    ours, floor = business.copy(), bench_floor.create(business.origin.cluster)
-    told = bench.client(
-        "webhook",
-        {
-            "ours": ours.dsn,
-            "floor": floor.dsn,
-            "postmaster": ours.cluster.pid,
-            "events": str(events),
-            "signing_secret": business.stripe.webhook_secret,
-            "connections": connections,
-            "synchronous_commit": commit,
-            "slices": SLICES,
-        },
-    )
+    cluster = business.origin.cluster
+    ours, floor = business.copy(), bench_floor.create(cluster)
+    sides = [{"dsn": ours.dsn, "way": "ours"}, {"dsn": floor.dsn, "way": "floor"}]
+    told = run(bench, business, business.bodies, sides, connections, commit)
     case = f"{connections} connection{'s' * (connections > 1)}, commit {commit}"
-    for (measure, unit, value), (_, _, least) in zip(_figures(told["ours"][1:]), _figures(told["floor"][1:])):
-        bench.add("webhook", case, measure, unit, value, least)
-    bench.add("webhook", case, "wrong states", "rows", _wrong(ours, business))
+    tell(bench, cluster, "webhook", case, told)
+    bench.add("webhook", case, "wrong states", "rows", wrong_states(ours, business))
     end = rows(ours)
     ours.close()
     floor.close()
     return end
 
 
-def _figures(slices: list[dict[str, Any]]) -> list[tuple[str, str, float]]:
+def run(
+    bench: Bench,
+    business: Business,
+    bodies: list[str],
+    sides: list[dict[str, str]],
+    connections: int = 1,
+    commit: str = "off",
+) -> list[list[dict[str, Any]]]:
+    """Delivers events to all sides in turn: the slices of each."""
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as events:
+        json.dump([bench_floor.event(body) for body in bodies], events)
+        events.flush()
+        order = {
+            "sides": sides,
+            "postmaster": business.origin.cluster.pid,
+            "events": events.name,
+            "signing_secret": business.stripe.webhook_secret,
+            "connections": connections,
+            "synchronous_commit": commit,
+            "slices": SLICES,
+        }
+        return bench.client("webhook", order)
+
+
+def tell(bench: Bench, cluster: Cluster, item: str, case: str, sides: list[list[dict[str, Any]]]) -> None:
+    """Figures of both sides, but for their first slices, which warmed the server up."""
+    ours, floor = (_figures(cluster, slices[1:]) for slices in sides)
+    for (measure, unit, value), (_, _, least) in zip(ours, floor):
+        bench.add(item, case, measure, unit, value, least)
+
+
+def _figures(cluster: Cluster, slices: list[dict[str, Any]]) -> list[tuple[str, str, float]]:
     events = sum(part["events"] for part in slices)
     percentiles = quantiles((latency for part in slices for latency in part["latencies"]), n=100)
     return [
@@ -70,8 +92,20 @@ def _figures(slices: list[dict[str, Any]]) -> list[tuple[str, str, float]]:
         ("p50", "ms", percentiles[49] / 1e3),
         ("p99", "ms", percentiles[98] / 1e3),
         ("Postgres CPU", "ms/event", sum(part["processor_seconds"] for part in slices) / events * 1e3),
-        ("WAL", "bytes/event", sum(part["wal_bytes"] for part in slices) / events),
+        ("WAL", "bytes/event", sum(end - start for start, end in (part["wal"] for part in slices)) / events),
+        ("of it whole pages", "bytes/event", sum(_pages(cluster, *part["wal"]) for part in slices) / events),
     ]
+
+
+def _pages(cluster: Cluster, start: int, end: int) -> int:
+    """Bytes of the WAL that are whole pages, which the first change after a checkpoint writes."""
+    places = [f"{place >> 32:X}/{place & 0xFFFFFFFF:X}" for place in (start, end)]
+    told = output(
+        *(cluster.program("pg_waldump"), "--path", cluster.data / "pg_wal", "--stats"),
+        *("--start", places[0], "--end", places[1]),
+    )
+    total = re.search(r"^Total(?:\s+\S+){3}\s+(?:\[\S+\]\s+)?(\d+)", told, re.MULTILINE)
+    return int(total[1]) if total else 0
 
 
 STATES = {
@@ -93,7 +127,7 @@ TRUTH = {
 """The same from an object as Stripe has it."""
 
 
-def _wrong(db: Database, business: Business) -> int:
+def wrong_states(db: Database, business: Business) -> int:
     """How many objects have a row that says otherwise than Stripe, or have none."""
     wrong = 0
     for kind, statement in STATES.items():

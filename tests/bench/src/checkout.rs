@@ -52,9 +52,7 @@ const FORM: &str = "mode=payment&line_items[0][price]=price_1&line_items[0][quan
 /// What is to be measured.
 #[derive(Deserialize)]
 struct Order {
-    /// Where the extension and the floor's table are, as a superuser.
-    dsn: String,
-    database: String,
+    sides: [Side; 2],
     /// With `ca.pem`, `leaf.pem` and `leaf.key`.
     certificates: PathBuf,
     /// What is sold.
@@ -64,10 +62,28 @@ struct Order {
     delays: Vec<Delay>,
     /// Backends whose first call is measured.
     backends: usize,
-    /// How many call at once.
+    /// How many call at once; none for no such measurement.
     crowd: usize,
     pools: Vec<usize>,
     pool_seconds: f64,
+}
+
+/// Where to sell, and how.
+#[derive(Deserialize)]
+struct Side {
+    /// As a superuser.
+    dsn: String,
+    database: String,
+    way: Kind,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    /// By the extension.
+    Ours,
+    /// By the client, into `public.floor_sessions`.
+    Floor,
 }
 
 #[derive(Deserialize)]
@@ -76,26 +92,21 @@ struct Delay {
     calls: usize,
 }
 
+/// What was measured, of each side.
 #[derive(Default, Serialize)]
 struct Report {
-    first: Pair<Vec<f64>>,
+    /// Milliseconds of the first calls of backends.
+    first: [Vec<f64>; 2],
     later: Vec<Later>,
-    crowd: Crowd,
+    crowds: Vec<Crowd>,
     pools: Vec<Pool>,
-}
-
-#[derive(Default, Serialize)]
-struct Pair<T> {
-    ours: T,
-    floor: T,
 }
 
 /// Calls of backends that have called before.
 #[derive(Serialize)]
 struct Later {
     delay: u64,
-    ours: Tally,
-    floor: Tally,
+    sides: [Tally; 2],
 }
 
 #[derive(Default, Serialize)]
@@ -111,7 +122,7 @@ struct Tally {
 }
 
 /// So many calls at once, while Stripe takes half a second.
-#[derive(Default, Serialize)]
+#[derive(Serialize)]
 struct Crowd {
     /// Milliseconds over the delay, of backends that have not called before.
     first: Vec<f64>,
@@ -119,13 +130,13 @@ struct Crowd {
     later: Vec<f64>,
     connections: usize,
     /// Megabytes that no other process shares, of a backend each.
-    memory: Pair<Vec<f64>>,
+    memory: Vec<f64>,
 }
 
 #[derive(Serialize)]
 struct Pool {
     connections: usize,
-    calls_per_second: Pair<f64>,
+    calls_per_second: [f64; 2],
 }
 
 /// Runs all of it.
@@ -140,35 +151,37 @@ pub fn measure(order: &str) -> Result<String, Trouble> {
         subjects: AtomicU64::new(1),
         order,
     };
-    let mut admin = Client::connect(&bench.order.dsn, NoTls)?;
-    admin.batch_execute(&format!(
-        "alter database {} set payments.stripe_api_base = '{}'",
-        bench.order.database,
-        bench.stripe.base_url()
-    ))?;
+    let [one, other] = &bench.order.sides;
+    let mut admin = Client::connect(&one.dsn, NoTls)?;
+    for side in [one, other] {
+        let setting = format!(
+            "alter database {} set payments.stripe_api_base = '{}'",
+            side.database,
+            bench.stripe.base_url()
+        );
+        admin.batch_execute(&setting)?;
+    }
     let mut report = Report::default();
     for _ in 0..bench.order.backends {
-        report.first.ours.push(bench.ours()?.call()?);
-        report.first.floor.push(bench.floor()?.call()?);
+        for (side, times) in bench.order.sides.iter().zip(&mut report.first) {
+            times.push(bench.lane(side)?.call()?);
+        }
     }
     for delay in &bench.order.delays {
         report.later.push(bench.later(delay, &mut admin)?);
     }
     bench.stripe.take(HALF_A_SECOND);
-    report.crowd = bench.crowd()?;
+    if bench.order.crowd > 0 {
+        report.crowds = vec![bench.crowd(one)?, bench.crowd(other)?];
+    }
     for &connections in &bench.order.pools {
-        let ours = (0..connections)
-            .map(|_| bench.ours())
-            .collect::<Result<_, _>>()?;
-        let floor = (0..connections)
-            .map(|_| bench.floor())
-            .collect::<Result<_, _>>()?;
+        let calls_per_second = [
+            bench.pool(one, connections)?,
+            bench.pool(other, connections)?,
+        ];
         report.pools.push(Pool {
             connections,
-            calls_per_second: Pair {
-                ours: bench.pool(ours)?,
-                floor: bench.pool(floor)?,
-            },
+            calls_per_second,
         });
     }
     Ok(serde_json::to_string(&report)?)
@@ -189,74 +202,75 @@ struct Bench {
 }
 
 impl Bench {
-    fn ours(&self) -> Result<Lane<'_>, Trouble> {
-        let mut client = Client::connect(&self.order.dsn, NoTls)?;
-        client.batch_execute("set role authenticated")?;
-        let way = Way::Ours(client.prepare(OURS)?);
-        Lane::new(self, client, way)
-    }
-
-    fn floor(&self) -> Result<Lane<'_>, Trouble> {
-        let mut client = Client::connect(&self.order.dsn, NoTls)?;
-        let trusted = std::slice::from_ref(&self.authority);
-        let tls = TlsConfig::builder()
-            .root_certs(RootCerts::new_with_certs(trusted))
-            .build();
-        let way = Way::Floor {
-            insert: client.prepare(INSERT)?,
-            update: client.prepare(UPDATE)?,
-            agent: Agent::config_builder().tls_config(tls).build().into(),
-            url: format!("{}/v1/checkout/sessions", self.stripe.base_url()),
+    fn lane(&self, side: &Side) -> Result<Lane<'_>, Trouble> {
+        let mut client = Client::connect(&side.dsn, NoTls)?;
+        let backend: i32 = client.query_one("select pg_backend_pid()", &[])?.get(0);
+        let way = match side.way {
+            Kind::Ours => {
+                client.batch_execute("set role authenticated")?;
+                Way::Ours(client.prepare(OURS)?)
+            }
+            Kind::Floor => Way::Floor {
+                insert: client.prepare(INSERT)?,
+                update: client.prepare(UPDATE)?,
+                agent: self.agent(),
+                url: format!("{}/v1/checkout/sessions", self.stripe.base_url()),
+            },
         };
-        Lane::new(self, client, way)
+        Ok(Lane {
+            bench: self,
+            client,
+            backend: backend as u32,
+            way,
+        })
     }
 
-    /// Ours and the floor in turn.
+    fn lanes(&self, side: &Side, count: usize) -> Result<Vec<Lane<'_>>, Trouble> {
+        (0..count).map(|_| self.lane(side)).collect()
+    }
+
+    fn agent(&self) -> Agent {
+        let trusted = std::slice::from_ref(&self.authority);
+        let roots = RootCerts::new_with_certs(trusted);
+        let tls = TlsConfig::builder().root_certs(roots).build();
+        Agent::config_builder().tls_config(tls).build().into()
+    }
+
+    /// Both sides in turn.
     fn later(&self, delay: &Delay, admin: &mut Client) -> Result<Later, Trouble> {
         self.stripe.take(Duration::ZERO);
-        let (mut ours, mut floor) = (self.ours()?, self.floor()?);
-        for _ in 0..WARMING {
-            ours.call()?;
-            floor.call()?;
+        let [one, other] = &self.order.sides;
+        let mut lanes = [self.lane(one)?, self.lane(other)?];
+        let mut sides = <[Tally; 2]>::default();
+        for (lane, tally) in lanes.iter_mut().zip(&mut sides) {
+            for _ in 0..WARMING {
+                lane.call()?;
+            }
+            tally.flushes = lane.flushes(admin)?;
         }
-        let flushes = (ours.flushes(admin)?, floor.flushes(admin)?);
         self.stripe.take(Duration::from_millis(delay.milliseconds));
-        let mut later = Later {
-            delay: delay.milliseconds,
-            ours: Tally::default(),
-            floor: Tally::default(),
-        };
         for _ in 0..delay.calls {
-            ours.watched(&mut later.ours)?;
-            floor.watched(&mut later.floor)?;
+            for (lane, tally) in lanes.iter_mut().zip(&mut sides) {
+                lane.watched(tally)?;
+            }
         }
-        (later.ours.flushes, later.floor.flushes) = flushes;
-        for over in [&mut later.ours.over, &mut later.floor.over] {
-            over.iter_mut()
-                .for_each(|time| *time -= delay.milliseconds as f64);
+        let delay = delay.milliseconds;
+        for time in sides.iter_mut().flat_map(|tally| &mut tally.over) {
+            *time -= delay as f64;
         }
-        Ok(later)
+        Ok(Later { delay, sides })
     }
 
     /// Everybody at once, twice.
-    fn crowd(&self) -> Result<Crowd, Trouble> {
+    fn crowd(&self, side: &Side) -> Result<Crowd, Trouble> {
         let before = self.stripe.connections();
-        let mut lanes = (0..self.order.crowd)
-            .map(|_| self.ours())
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut lanes = self.lanes(side, self.order.crowd)?;
         let mut crowd = Crowd {
             first: together(&mut lanes)?,
             later: together(&mut lanes)?,
-            ..Crowd::default()
+            connections: self.stripe.connections() - before,
+            memory: lanes.iter().map(Lane::memory).collect::<Result<_, _>>()?,
         };
-        crowd.connections = self.stripe.connections() - before;
-        crowd.memory.ours = lanes.iter().map(Lane::memory).collect::<Result<_, _>>()?;
-        drop(lanes);
-        let mut lanes = (0..self.order.crowd)
-            .map(|_| self.floor())
-            .collect::<Result<Vec<_>, _>>()?;
-        together(&mut lanes)?;
-        crowd.memory.floor = lanes.iter().map(Lane::memory).collect::<Result<_, _>>()?;
         for time in crowd.first.iter_mut().chain(&mut crowd.later) {
             *time -= HALF_A_SECOND.as_secs_f64() * 1e3;
         }
@@ -264,27 +278,26 @@ impl Bench {
     }
 
     /// Calls a second of so many connections, each of which calls again as soon as it is answered.
-    fn pool(&self, lanes: Vec<Lane>) -> Result<f64, Trouble> {
-        let mut lanes = lanes;
+    fn pool(&self, side: &Side, connections: usize) -> Result<f64, Trouble> {
+        let mut lanes = self.lanes(side, connections)?;
         together(&mut lanes)?;
         let started = Instant::now();
         let calls: usize = thread::scope(|scope| {
-            let running: Vec<_> = lanes
-                .iter_mut()
-                .map(|lane| {
-                    scope.spawn(|| {
-                        let mut calls = 0;
-                        while started.elapsed().as_secs_f64() < self.order.pool_seconds {
-                            lane.call()?;
-                            calls += 1;
-                        }
-                        Ok::<usize, Trouble>(calls)
-                    })
-                })
-                .collect();
+            let run = |lane| scope.spawn(|| self.sell(lane, started));
+            let running: Vec<_> = lanes.iter_mut().map(run).collect();
             running.into_iter().map(joined).sum::<Result<_, _>>()
         })?;
         Ok(calls as f64 / started.elapsed().as_secs_f64())
+    }
+
+    /// Calls until the time is over: how many.
+    fn sell(&self, lane: &mut Lane, started: Instant) -> Result<usize, Trouble> {
+        let mut calls = 0;
+        while started.elapsed().as_secs_f64() < self.order.pool_seconds {
+            lane.call()?;
+            calls += 1;
+        }
+        Ok(calls)
     }
 }
 
@@ -329,17 +342,7 @@ enum Way {
     },
 }
 
-impl<'a> Lane<'a> {
-    fn new(bench: &'a Bench, mut client: Client, way: Way) -> Result<Lane<'a>, Trouble> {
-        let backend: i32 = client.query_one("select pg_backend_pid()", &[])?.get(0);
-        Ok(Lane {
-            bench,
-            client,
-            backend: backend as u32,
-            way,
-        })
-    }
-
+impl Lane<'_> {
     /// One checkout of somebody who has not bought before: milliseconds.
     fn call(&mut self) -> Result<f64, Trouble> {
         let subject = self

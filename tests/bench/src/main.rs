@@ -3,6 +3,7 @@
 
 mod account;
 mod checkout;
+mod micro;
 mod processor;
 mod standin;
 mod steps;
@@ -35,6 +36,7 @@ fn run() -> Result<String, Trouble> {
         Some("webhook") => webhook::measure(&order),
         Some("checkout") => checkout::measure(&order),
         Some("steps") => steps::measure(&order),
-        _ => Err("usage: payments-bench webhook|checkout|steps".into()),
+        Some("micro") => micro::measure(&order),
+        _ => Err("usage: payments-bench webhook|checkout|steps|micro".into()),
     }
 }

@@ -1,6 +1,6 @@
 //! Webhooks to rows, beside the least that anything living in Postgres must do with the same
-//! events: both in one run, slice by slice in turn, so that what else the machine does falls on
-//! both.
+//! events, or beside webhooks to other tables: in one run, slice by slice in turn, so that what
+//! else the machine does falls on all sides.
 
 use crate::{Trouble, processor};
 use hmac::{Hmac, Mac};
@@ -22,10 +22,7 @@ const FLOOR: &str = include_str!("../floor.sql");
 /// What is to be measured.
 #[derive(Deserialize)]
 struct Order {
-    /// Where the extension is, with nothing of these events in its tables.
-    ours: String,
-    /// Where the floor's tables are.
-    floor: String,
+    sides: Vec<Side>,
     postmaster: u32,
     /// The file with the events, as a JSON array.
     events: String,
@@ -36,6 +33,22 @@ struct Order {
     slices: usize,
 }
 
+/// A database that all events go to.
+#[derive(Deserialize)]
+struct Side {
+    dsn: String,
+    way: Way,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Way {
+    /// By the extension, which has not heard of any.
+    Ours,
+    /// Into the floor's tables.
+    Floor,
+}
+
 /// What one side did in one slice.
 #[derive(Serialize)]
 struct Slice {
@@ -43,34 +56,26 @@ struct Slice {
     seconds: f64,
     /// Of all of Postgres's processes.
     processor_seconds: f64,
-    wal_bytes: i64,
+    /// Where the WAL was before and after, in bytes since its beginning.
+    wal: (i64, i64),
     /// Of every event, in microseconds.
     latencies: Vec<u64>,
 }
 
-/// Both sides of a run.
-#[derive(Default, Serialize)]
-struct Report {
-    ours: Vec<Slice>,
-    floor: Vec<Slice>,
-}
-
-/// Runs both sides.
+/// Runs all sides: the slices of each.
 ///
 /// # Errors
 /// Whatever goes wrong on the way, an event that is not processed included.
 pub fn measure(order: &str) -> Result<String, Trouble> {
     let order: Order = serde_json::from_str(order)?;
     let events: Vec<Event> = serde_json::from_str(&fs::read_to_string(&order.events)?)?;
-    let mut watch = connect(&order.floor, &order)?;
-
-    let mut ours = lanes(&order.ours, OURS, deliver, &order)?;
-    let mut floor = lanes(&order.floor, FLOOR, store, &order)?;
-    let mut report = Report::default();
-    for (number, events) in events
-        .chunks(events.len().div_ceil(order.slices))
-        .enumerate()
-    {
+    let first = order.sides.first().ok_or("no side is named")?;
+    let mut watch = Client::connect(&first.dsn, NoTls)?;
+    let lanes = order.sides.iter().map(|side| lanes(side, &order));
+    let mut sides: Vec<_> = lanes.collect::<Result<_, _>>()?;
+    let mut report: Vec<Vec<Slice>> = sides.iter().map(|_| Vec::new()).collect();
+    let size = events.len().div_ceil(order.slices);
+    for (number, events) in events.chunks(size).enumerate() {
         let deliveries = events
             .iter()
             .map(|event| Delivery::of(event, &order.signing_secret))
@@ -79,10 +84,9 @@ pub fn measure(order: &str) -> Result<String, Trouble> {
         if number == 1 {
             watch.batch_execute("checkpoint")?;
         }
-        let ours = slice(&mut ours, &deliveries, &mut watch, &order)?;
-        let floor = slice(&mut floor, &deliveries, &mut watch, &order)?;
-        report.ours.push(ours);
-        report.floor.push(floor);
+        for (lanes, slices) in sides.iter_mut().zip(&mut report) {
+            slices.push(slice(lanes, &deliveries, &mut watch, &order)?);
+        }
     }
     Ok(serde_json::to_string(&report)?)
 }
@@ -96,25 +100,23 @@ struct Lane {
 
 type Send = fn(&mut Client, &Statement, &Delivery) -> Result<(), Trouble>;
 
-fn lanes(dsn: &str, statement: &str, send: Send, order: &Order) -> Result<Vec<Lane>, Trouble> {
-    (0..order.connections)
-        .map(|_| {
-            let mut client = connect(dsn, order)?;
-            let statement = client.prepare(statement)?;
-            Ok(Lane {
-                client,
-                statement,
-                send,
-            })
-        })
-        .collect()
-}
-
-fn connect(dsn: &str, order: &Order) -> Result<Client, Trouble> {
-    let mut client = Client::connect(dsn, NoTls)?;
+fn lanes(side: &Side, order: &Order) -> Result<Vec<Lane>, Trouble> {
+    let (statement, send): (_, Send) = match side.way {
+        Way::Ours => (OURS, deliver),
+        Way::Floor => (FLOOR, store),
+    };
     let commit = &order.synchronous_commit;
-    client.batch_execute(&format!("set synchronous_commit = {commit}"))?;
-    Ok(client)
+    let lanes = (0..order.connections).map(|_| {
+        let mut client = Client::connect(&side.dsn, NoTls)?;
+        client.batch_execute(&format!("set synchronous_commit = {commit}"))?;
+        let statement = client.prepare(statement)?;
+        Ok(Lane {
+            client,
+            statement,
+            send,
+        })
+    });
+    lanes.collect()
 }
 
 /// Every lane takes the next event as soon as it is done with its last.
@@ -146,7 +148,7 @@ fn slice(
         events: deliveries.len(),
         seconds: started.elapsed().as_secs_f64(),
         processor_seconds: processor::seconds(order.postmaster)? - processor_before,
-        wal_bytes: wal(watch)? - wal_before,
+        wal: (wal_before, wal(watch)?),
         latencies,
     })
 }
@@ -196,8 +198,9 @@ fn column<T: ToSql + Sync>(value: &T) -> &(dyn ToSql + Sync) {
 
 /// An event, and what the floor keeps of it in columns, in their order.
 #[derive(Deserialize)]
-struct Event {
-    body: String,
+pub struct Event {
+    /// As Stripe sends it.
+    pub body: String,
     event: String,
     object: String,
     texts: Vec<Option<String>>,
@@ -230,7 +233,10 @@ impl Delivery<'_> {
 }
 
 /// A `Stripe-Signature` of now. <https://docs.stripe.com/webhooks/signatures>
-fn sign(body: &str, secret: &str) -> Result<String, Trouble> {
+///
+/// # Errors
+/// If the clock stands before 1970.
+pub fn sign(body: &str, secret: &str) -> Result<String, Trouble> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes())?;
     mac.update(format!("{now}.{body}").as_bytes());
