@@ -6,6 +6,7 @@ import difflib
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 
 import psycopg
 import pytest
@@ -173,12 +174,23 @@ def test_the_dump_of_a_dropped_extension_still_restores(used, empty_db):
     assert contents(empty_db) == rows
 
 
-@pytest.fixture
-def lived(db: Database) -> Database:
-    """A database that sold for a while: with a policy, a trigger, and a foreign key onto a table of ours."""
+@pytest.fixture(scope="module")
+def origin(server: Cluster) -> Iterator[str]:
+    """The name of the database that `lived` copies."""
+    db = database.create(server)
     with FakeStripe() as stripe:
         seasoned.season(db, stripe)
-    return db
+    db.disconnect()
+    yield db.name
+    db.close()
+
+
+@pytest.fixture
+def lived(origin: str, server: Cluster) -> Iterator[Database]:
+    """A database that sold for a while: with a policy, a trigger, and a foreign key onto a table of ours."""
+    copy = database.create(server, template=origin)
+    yield copy
+    copy.close()
 
 
 def test_a_restored_dump_sells_on(lived, empty_db):

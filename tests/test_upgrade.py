@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,7 +20,8 @@ import catalog
 import seasoned
 import story
 from fake_stripe import FakeStripe
-from harness import ROOT, extension
+from harness import ROOT, database, extension
+from harness.cluster import Cluster
 from harness.database import Database
 from harness.postgres import Postgres
 from harness.release import RELEASES
@@ -37,7 +39,7 @@ def version(postgres: Postgres) -> str:
     return extension.version(postgres)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def old_scripts(postgres: Postgres) -> None:
     """Puts the releases' scripts beside this version's. They are not shipped: nobody should begin with one."""
     for release in RELEASED:
@@ -49,17 +51,28 @@ def dump_of(release: str) -> str:
     return gzip.decompress((RELEASES / release / "database.sql.gz").read_bytes()).decode()
 
 
-@pytest.fixture(params=RELEASED)
-def old(request: pytest.FixtureRequest, empty_db: Database) -> Database:
-    """A database that lived with a release, as that left it; the library is this version's."""
+@pytest.fixture(scope="module", params=RELEASED)
+def origin(request: pytest.FixtureRequest, server: Cluster) -> Iterator[str]:
+    """The name of the database that `old` copies."""
+    restored = database.create(server, template="template0")
     dump = dump_of(request.param)
     create = "CREATE EXTENSION IF NOT EXISTS payments WITH SCHEMA payments"
     assert create in dump
-    empty_db.restore(dump.replace(create, f"{create} VERSION '{request.param}'"))
+    restored.restore(dump.replace(create, f"{create} VERSION '{request.param}'"))
     # The dump leaves out how columns are compressed, for which it takes a Postgres that can.
-    for (statement,) in empty_db.execute(COMPRESSION).fetchall():
-        empty_db.execute(statement)
-    return empty_db
+    for (statement,) in restored.execute(COMPRESSION).fetchall():
+        restored.execute(statement)
+    restored.disconnect()
+    yield restored.name
+    restored.close()
+
+
+@pytest.fixture
+def old(origin: str, server: Cluster) -> Iterator[Database]:
+    """A database that lived with a release, as that left it; the library is this version's."""
+    copy = database.create(server, template=origin)
+    yield copy
+    copy.close()
 
 
 COMPRESSION = """
