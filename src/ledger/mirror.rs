@@ -205,9 +205,7 @@ impl Mirrored {
         let verdict = settle(object_type, &newest, older_state(&sightings, object_type));
         let mut body = sightings[verdict.winner].fields.clone();
         for rung in rungs(&sightings, object_type).filter(|_| sightings.len() > 1) {
-            let names: BTreeSet<&String> = rung
-                .iter()
-                .flat_map(|sighting| sighting.fields.keys())
+            let names: BTreeSet<&String> = names(rung)
                 .filter(|name| !body.contains_key(*name))
                 .collect();
             for name in names {
@@ -240,11 +238,14 @@ fn rungs<'a>(sightings: &'a [Sighting], object_type: &str) -> impl Iterator<Item
 fn older_rung<'a>(sightings: &'a [Sighting], object_type: &str) -> Option<&'a [Sighting]> {
     let mut rungs = rungs(sightings, object_type);
     let newest = rungs.next()?;
+    may_be_circle(newest)
+        .then(|| rungs.find(|rung| rung.iter().any(Sighting::is_event)))
+        .flatten()
+}
+
+fn may_be_circle(newest: &[Sighting]) -> bool {
     let events = || newest.iter().filter(|sighting| sighting.is_event());
-    if events().count() >= LIMIT || events().any(|event| event.change.is_none()) {
-        return None;
-    }
-    rungs.find(|rung| rung.iter().any(Sighting::is_event))
+    events().count() < LIMIT && events().all(|event| event.change.is_some())
 }
 
 fn older_state(sightings: &[Sighting], object_type: &str) -> Option<Digest> {
@@ -263,37 +264,40 @@ fn pruned(mut sightings: Vec<Sighting>, object_type: &str) -> Vec<Sighting> {
         return sightings;
     }
     sightings.sort_by_key(|sighting| Reverse(sighting.rung(object_type)));
-    let older = older_rung(&sightings, object_type).map(|rung| rung[0].rung(object_type));
-    let mut newer = BTreeSet::new();
-    let mut kept = Vec::with_capacity(sightings.len());
-    for (depth, rung) in sightings
-        .chunk_by_mut(|a, b| a.rung(object_type) == b.rung(object_type))
-        .enumerate()
-    {
+    let newest = rungs(&sightings, object_type).next().unwrap_or_default();
+    let mut older = sightings.split_off(newest.len());
+    let mut kept = sightings;
+    if kept.len() > 1 {
+        kept = weightiest(kept, object_type, true);
+    }
+    if let [alone] = &mut kept[..] {
+        alone.summary = None;
+    }
+    // Not before each is there once: the same event twice is no crowd.
+    let mut tells_older = may_be_circle(&kept);
+    let mut newer: BTreeSet<String> = names(&kept).cloned().collect();
+    for rung in older.chunk_by_mut(|a, b| a.rung(object_type) == b.rung(object_type)) {
+        let events = tells_older && rung.iter().any(Sighting::is_event);
+        tells_older &= !events;
         let mut rung: Vec<_> = rung.iter_mut().map(std::mem::take).collect();
-        let tells_older = depth == 0 || Some(rung[0].rung(object_type)) == older;
-        if depth > 0 {
-            rung.retain(|sighting| {
-                (tells_older && sighting.is_event())
-                    || sighting.fields.keys().any(|name| !newer.contains(name))
-            });
-            for sighting in &mut rung {
-                sighting.reduce(object_type, |name| newer.contains(name));
-            }
+        rung.retain(|sighting| {
+            let tells = events && sighting.is_event();
+            tells || sighting.fields.keys().any(|name| !newer.contains(name))
+        });
+        for sighting in &mut rung {
+            sighting.reduce(object_type, |name| newer.contains(name));
         }
         if rung.len() > 1 {
-            rung = weightiest(rung, object_type, tells_older);
+            rung = weightiest(rung, object_type, events);
         }
-        if let ([alone], 0) = (&mut rung[..], depth) {
-            alone.summary = None;
-        }
-        newer.extend(
-            rung.iter()
-                .flat_map(|sighting| sighting.fields.keys().cloned()),
-        );
+        newer.extend(names(&rung).cloned());
         kept.append(&mut rung);
     }
     kept
+}
+
+fn names(sightings: &[Sighting]) -> impl Iterator<Item = &String> {
+    sightings.iter().flat_map(|sighting| sighting.fields.keys())
 }
 
 /// Each sighting of a rung once, the weightiest first, without those that are neither among the
@@ -320,8 +324,7 @@ fn weightiest(mut rung: Vec<Sighting>, object_type: &str, events: bool) -> Vec<S
     let mut kept = Vec::with_capacity(rung.len());
     for alike in rung.chunk_by_mut(|one, other| weigh(one, other).is_eq()) {
         let is_event = events && alike.iter().any(Sighting::is_event);
-        let names = alike.iter().flat_map(|sighting| sighting.fields.keys());
-        let names: BTreeSet<String> = names.cloned().collect();
+        let names: BTreeSet<String> = names(alike).cloned().collect();
         let is_wanted = |sighting: &Sighting| {
             let mut names = sighting.fields.keys();
             (is_event && counted < LIMIT)

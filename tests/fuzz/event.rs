@@ -35,7 +35,7 @@ pub fn event(data: &[u8]) {
     };
     let mirrored = Mirrored::of(observation.clone());
     let stored = mirrored.to_stored();
-    assert!(!stored.body.contains("\\u0000"));
+    assert_eq!(sanitize(&stored.body), stored.body);
     let read = Mirrored::from_stored(mirrored.key().clone(), &stored);
     assert_eq!(read.expect("what was stored can be read"), mirrored);
     world::deliver(&mut world::empty(), vec![observation]);

@@ -1,5 +1,7 @@
 //! More is told of one second than is kept.
 
+use std::fs;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use payments_ledger::{Mirrored, Observation};
@@ -33,10 +35,19 @@ fn updates(count: usize) -> Vec<Observation> {
     (1..=count).map(update).collect()
 }
 
+/// How long this thread has been running. Not by the clock where that can be helped: the
+/// neighbours on the machine would count.
+fn running() -> Duration {
+    static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let told = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanoseconds = told.split(' ').next().and_then(|first| first.parse().ok());
+    nanoseconds.map_or_else(|| STARTED.elapsed(), Duration::from_nanos)
+}
+
 #[test]
 fn a_thousand_updates_in_one_second_take_less_than_two() {
     let mut updates = updates(1000).into_iter().map(Mirrored::of);
-    let began = Instant::now();
+    let began = running();
     let mut joined = updates.next().expect("a thousand");
     for update in updates {
         let stored = joined.to_stored();
@@ -50,7 +61,7 @@ fn a_thousand_updates_in_one_second_take_less_than_two() {
             .expect("what was stored can be read")
             .join(update);
     }
-    let took = began.elapsed();
+    let took = running() - began;
     assert!(took < Duration::from_secs(2), "{took:?}");
     assert!(joined.object().undecided);
 }
@@ -61,6 +72,14 @@ fn all_that_fits_is_chained() {
     assert_eq!(chained.body["name"], LIMIT - 1);
     assert!(!chained.undecided);
     assert!(join(&updates(LIMIT)).object().undecided);
+}
+
+#[test]
+fn the_same_told_twice_is_no_crowd() {
+    let mut told = updates(LIMIT - 1);
+    told.push(event(9, "product.updated", body(0)));
+    let joined = join(&told);
+    assert_eq!(joined.clone().join(joined.clone()), joined);
 }
 
 #[test]

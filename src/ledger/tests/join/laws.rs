@@ -221,6 +221,7 @@ proptest! {
         let (a, b) = (join(a), join(b));
         prop_assert_eq!(&a.clone().join(b.clone()), &joined);
         prop_assert_eq!(&b.join(a), &joined);
+        prop_assert_eq!(&joined.clone().join(joined.clone()), &joined);
         let again = Mirrored::of(all[cuts.1.index(all.len())].clone());
         prop_assert_eq!(&joined.clone().join(again), &joined);
         prop_assert_eq!(&join_somehow(&all, &choices), &joined);
