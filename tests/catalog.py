@@ -8,36 +8,38 @@ from __future__ import annotations
 
 import psycopg
 
-ACL = """
-(
-    select string_agg(
-        format('%s:%s%s', coalesce(grantee.rolname, 'public'), privilege_type, case when is_grantable then '*' end),
-        ' ' order by grantee.rolname, privilege_type)
-    from aclexplode({acl})
-    left join pg_roles grantee on grantee.oid = grantee
-)
-"""
+def acl(grants: str) -> str:
+    """A list of grants as text."""
+    return f"""
+        (
+            select string_agg(
+                format('%s:%s%s', coalesce(rolname, 'public'), privilege_type, case when is_grantable then '*' end),
+                ' ' order by rolname, privilege_type)
+            from aclexplode({grants})
+            left join pg_roles on pg_roles.oid = grantee
+        )
+    """
 
 
-def acl(column: str, kind: str | None = None, owner: str = "") -> str:
-    """A list of grants as text, where null means what Postgres grants by default on this `kind`."""
-    return ACL.format(acl=f"coalesce({column}, acldefault('{kind}', {owner}))" if kind else column)
+def about(catalog: str, oid: str, owner: str, grants: str, kind: str) -> str:
+    """What every object has: an owner, grants, those that the extension's script made, a comment.
 
-
-ABOUT = "role {owner}, grants {acl}, of the script {initial}, comment {comment}"
-
-
-def about(catalog: str, oid: str, owner: str, column: str, kind: str) -> str:
-    """What every object has: an owner, grants, those that the extension made, a comment."""
-    # What is as by default, pg_upgrade does not carry.
-    initial = (
-        f"(select nullif({acl('initprivs')}, {acl('null::aclitem[]', kind, owner)}) from pg_init_privs "
-        f"where objoid = {oid} and classoid = '{catalog}'::regclass and objsubid = 0)"
-    )
-    return (
-        f"format(E'\\n    owner %s\\n    grants %s\\n    grants of the script %s\\n    comment %s', "
-        f"{owner}::regrole, {acl(column, kind, owner)}, {initial}, quote_nullable(obj_description({oid}, '{catalog}')))"
-    )
+    Null stands for the grants that Postgres gives by default on objects of this `kind`, and where the
+    script's are those, pg_upgrade does not carry them.
+    """
+    default = f"acldefault('{kind}', {owner})"
+    scripted = f"""
+        (
+            select nullif({acl("initprivs")}, {acl(default)})
+            from pg_init_privs
+            where objoid = {oid} and classoid = '{catalog}'::regclass and objsubid = 0
+        )
+    """
+    return f"""
+        format(E'\\n    owner %s\\n    grants %s\\n    grants of the script %s\\n    comment %s',
+            {owner}::regrole, {acl(f"coalesce({grants}, {default})")}, {scripted},
+            quote_nullable(obj_description({oid}, '{catalog}')))
+    """
 
 
 QUERIES = {
@@ -102,7 +104,7 @@ QUERIES = {
         where relnamespace = 'payments'::regnamespace and relkind <> 'i' and attnum > 0 and not attisdropped
     """,
     "constraint": """
-        select format('%s %s: %s validated %s inherited %s', conrelid::regclass, conname, pg_get_constraintdef(oid),
+        select format('%s %s: %s validated %s no inherit %s', conrelid::regclass, conname, pg_get_constraintdef(oid),
             convalidated, connoinherit)
             || format(E'\\n    comment %s', quote_nullable(obj_description(oid, 'pg_constraint')))
         from pg_constraint where connamespace = 'payments'::regnamespace
