@@ -5,9 +5,9 @@
 
 use crate::door;
 use crate::postgres::error::Failure;
-use crate::postgres::settings;
-use crate::postgres::spi::{self, Composite, Statement};
+use crate::postgres::spi::{Composite, Statement};
 use crate::postgres::subtransaction::{self, CapturedError};
+use crate::postgres::{constraints, settings};
 use crate::store::{self, Tables};
 use ledger::{Lock, Observation, Source, mirror, projects};
 use pgrx::JsonB;
@@ -248,7 +248,7 @@ impl Incoming<'_> {
                         &locks,
                         contended,
                     )?;
-                    spi::execute("set constraints all immediate", &[])?;
+                    constraints::set_all_immediate();
                     Ok(())
                 })
             })
@@ -405,24 +405,19 @@ impl Receipt {
 
     /// As SQL is to see it.
     pub fn composite(self) -> Result<Composite, Failure> {
-        static RECEIPT: Statement =
-            Statement::new("select row($1, $2, $3, $4, $5, $6, $7, $8)::payments.webhook_receipt");
         let error = self.error.as_ref();
-        RECEIPT
-            .first(
-                &[
-                    self.environment.as_str().into(),
-                    self.event_id.as_str().into(),
-                    self.event_type.as_str().into(),
-                    self.status.as_str().into(),
-                    self.duplicate.into(),
-                    self.attempts.into(),
-                    error.map(|error| error.message.as_str()).into(),
-                    error.map(|error| JsonB(error_json(error))).into(),
-                ],
-                |row| row.composite(1),
-            )?
-            .flatten()
-            .ok_or_else(|| Failure::internal("a receipt is missing"))
+        Composite::new(
+            c"webhook_receipt",
+            &[
+                self.environment.as_str().into(),
+                self.event_id.as_str().into(),
+                self.event_type.as_str().into(),
+                self.status.as_str().into(),
+                self.duplicate.into(),
+                self.attempts.into(),
+                error.map(|error| error.message.as_str()).into(),
+                error.map(|error| JsonB(error_json(error))).into(),
+            ],
+        )
     }
 }

@@ -6,10 +6,10 @@
 //! one does not open in the place of another.
 
 use crate::postgres::error::{Failure, SqlState};
-use crate::postgres::identity;
-use crate::postgres::sealed;
 use crate::postgres::spi::{Row, Statement};
+use crate::postgres::{identity, sealed, table};
 use pgrx::datum::TimestampWithTimeZone;
+use pgrx::pg_sys::Oid;
 use stripe::Environment;
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -95,7 +95,7 @@ impl Secret {
             "insert into payments.secrets (id, environment, kind, sealed, webhook_endpoint_id)
              values ($1, $2, $3, $4, $5)",
         );
-        as_extension_owner(|| {
+        as_owner(|| {
             STORE.execute(&[
                 sql_uuid(self.id).into(),
                 self.environment.as_str().into(),
@@ -137,7 +137,7 @@ pub fn stripe_key(environment: Environment) -> Result<Option<Secret>, Failure> {
           where environment = $1
             and kind = 'stripe_key'",
     );
-    as_extension_owner(|| {
+    as_owner(|| {
         KEY.first(
             &[environment.as_str().into()],
             Secret::read(Kind::StripeKey),
@@ -155,7 +155,7 @@ pub fn signing_secrets() -> Result<Vec<Secret>, Failure> {
                  or expires_at > clock_timestamp())
           order by expires_at desc nulls first, created_at desc, id",
     );
-    as_extension_owner(|| LIVE.rows(&[], Secret::read(Kind::SigningSecret)))
+    as_owner(|| LIVE.rows(&[], Secret::read(Kind::SigningSecret)))
 }
 
 /// Makes one signing secret the newest that was handed over in its environment: it does not expire,
@@ -174,7 +174,7 @@ pub fn prefer_signing_secret(environment: Environment, id: Uuid) -> Result<(), F
             and webhook_endpoint_id is null
             and (id = $2) = (expires_at is not null)",
     );
-    as_extension_owner(|| PREFER.execute(&[environment.as_str().into(), sql_uuid(id).into()]))?;
+    as_owner(|| PREFER.execute(&[environment.as_str().into(), sql_uuid(id).into()]))?;
     forget_expired(environment)
 }
 
@@ -191,7 +191,7 @@ pub fn prefer_endpoint(environment: Environment, endpoint: &str) -> Result<(), F
           where environment = $1
             and (webhook_endpoint_id = $2) = (expires_at is not null)",
     );
-    as_extension_owner(|| PREFER.execute(&[environment.as_str().into(), endpoint.into()]))?;
+    as_owner(|| PREFER.execute(&[environment.as_str().into(), endpoint.into()]))?;
     forget_expired(environment)
 }
 
@@ -201,7 +201,7 @@ fn forget_expired(environment: Environment) -> Result<(), Failure> {
           where environment = $1
             and expires_at <= now()",
     );
-    as_extension_owner(|| FORGET_EXPIRED.execute(&[environment.as_str().into()]))?;
+    as_owner(|| FORGET_EXPIRED.execute(&[environment.as_str().into()]))?;
     Ok(())
 }
 
@@ -221,12 +221,17 @@ fn forget(environment: Environment, kind: Kind) -> Result<(), Failure> {
           where environment = $1
             and kind = $2",
     );
-    as_extension_owner(|| FORGET.execute(&[environment.as_str().into(), kind.as_str().into()]))?;
+    as_owner(|| FORGET.execute(&[environment.as_str().into(), kind.as_str().into()]))?;
     Ok(())
 }
 
-fn as_extension_owner<R>(stretch: impl FnOnce() -> Result<R, Failure>) -> Result<R, Failure> {
-    identity::as_user(identity::extension_owner()?, stretch)
+fn as_owner<R>(stretch: impl FnOnce() -> Result<R, Failure>) -> Result<R, Failure> {
+    identity::as_user(owner()?, stretch)
+}
+
+fn owner() -> Result<Oid, Failure> {
+    table::owner(c"payments", c"secrets")
+        .ok_or_else(|| Failure::internal("the table payments.secrets is gone"))
 }
 
 fn sql_uuid(id: Uuid) -> pgrx::Uuid {

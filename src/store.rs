@@ -11,7 +11,7 @@ use ledger::{
 use pgrx::Uuid;
 use pgrx::datum::{DatumWithOid, TimestampWithTimeZone};
 use serde_json::{Map, Value};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use stripe::Environment;
 
@@ -90,18 +90,18 @@ impl Tables {
 
     /// How much is mirrored of an object now: for an answer that is about to be asked for.
     pub fn mark(&self, key: &Key) -> Result<Option<Mark>, Failure> {
-        static MIRRORED: Statement = Statement::new(
-            "select object.object_type, object.object_id, object.body::text,
-                    extract(epoch from object.as_of)::bigint, object.deleted,
-                    object.evidence::text, object.due
-               from payments.stripe_objects as object
-              where object.environment = $1
-                and object.object_type = $2
-                and object.object_id = $3",
-        );
+        static ONE: LazyLock<Statement> = LazyLock::new(|| {
+            Statement::composed(format!(
+                "select {MIRRORED}
+                   from payments.stripe_objects as object
+                  where object.environment = $1
+                    and object.object_type = $2
+                    and object.object_id = $3"
+            ))
+        });
         let key = [key.object_type.as_str().into(), key.id.as_str().into()];
         let [object_type, id] = key;
-        MIRRORED.first(
+        ONE.first(
             &[self.environment.as_str().into(), object_type, id],
             |row| Ok(mirrored(row)?.0.mark()),
         )
@@ -120,20 +120,22 @@ impl Tables {
         [self.environment.as_str().to_owned(), kind.to_owned(), id]
     }
 
-    /// The states of these objects and why they are due, their rows locked.
+    /// The states of these objects and why they are due, their rows locked in the order of the keys.
     fn locked(&self, keys: &[&Key]) -> Result<HashMap<Key, (Mirrored, Option<String>)>, Failure> {
-        static LOCKED: Statement = Statement::new(
-            "select object.object_type, object.object_id, object.body::text,
-                    extract(epoch from object.as_of)::bigint, object.deleted,
-                    object.evidence::text, object.due
-               from payments.stripe_objects as object
-              where object.environment = $1
-                and (object.object_type, object.object_id) in (
-                        select * from unnest($2::text[], $3::text[])
-                    )
-              order by object.object_type, object.object_id
-                for update",
-        );
+        static LOCKED: LazyLock<Statement> = LazyLock::new(|| {
+            Statement::composed(format!(
+                "select found.*
+                   from unnest($2::text[], $3::text[]) as wanted (object_type, object_id)
+                  cross join lateral (
+                        select {MIRRORED}
+                          from payments.stripe_objects as object
+                         where object.environment = $1
+                           and object.object_type = wanted.object_type
+                           and object.object_id = wanted.object_id
+                           for update
+                        ) as found",
+            ))
+        });
         let (types, ids) = parted(keys.iter().copied());
         let arguments = [self.environment.as_str().into(), types.into(), ids.into()];
         let known = LOCKED.rows(&arguments, |row| {
@@ -275,59 +277,21 @@ impl Store for Tables {
     }
 
     fn objects(&mut self, keys: &[Key], linked: &[(Link, String)]) -> Result<Vec<Known>, Failure> {
-        static OBJECTS: Statement = Statement::new(
-            "select object.object_type, object.object_id, object.body::text,
-                    extract(epoch from object.as_of)::bigint, object.deleted,
-                    object.evidence::text, object.due
-               from payments.stripe_objects as object
-              where object.environment = $1
-                and (object.object_type, object.object_id) in (
-                        select * from unnest($2::text[], $3::text[])
-                    )
-              union all
-             select object.object_type, object.object_id, object.body::text,
-                    extract(epoch from object.as_of)::bigint, object.deleted,
-                    object.evidence::text, object.due
-               from payments.stripe_objects as object
-              where object.environment = $1
-                and object.payment_intent_id = any ($4::text[])
-              union all
-             select object.object_type, object.object_id, object.body::text,
-                    extract(epoch from object.as_of)::bigint, object.deleted,
-                    object.evidence::text, object.due
-               from payments.stripe_objects as object
-              where object.environment = $1
-                and object.charge_id = any ($5::text[])
-              union all
-             select object.object_type, object.object_id, object.body::text,
-                    extract(epoch from object.as_of)::bigint, object.deleted,
-                    object.evidence::text, object.due
-               from payments.stripe_objects as object
-              where object.environment = $1
-                and object.invoice_id = any ($6::text[])
-              union all
-             select object.object_type, object.object_id, object.body::text,
-                    extract(epoch from object.as_of)::bigint, object.deleted,
-                    object.evidence::text, object.due
-               from payments.stripe_objects as object
-              where object.environment = $1
-                and object.subscription_id = any ($7::text[])",
-        );
-        let (types, ids) = parted(keys.iter());
-        let by = |wanted: Link| -> Vec<&str> {
-            let named = linked.iter().filter(|(link, _)| *link == wanted);
-            named.map(|(_, id)| id.as_str()).collect()
-        };
-        let arguments = [
-            self.environment.as_str().into(),
-            types.into(),
-            ids.into(),
-            by(Link::PaymentIntent).into(),
-            by(Link::Charge).into(),
-            by(Link::Invoice).into(),
-            by(Link::Subscription).into(),
-        ];
-        let mut found = OBJECTS.rows(&arguments, |row| {
+        let mut links: BTreeMap<Link, Vec<&str>> = BTreeMap::new();
+        for (link, id) in linked {
+            links.entry(*link).or_default().push(id);
+        }
+        if keys.is_empty() && links.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut arguments = vec![self.environment.as_str().into()];
+        if !keys.is_empty() {
+            let (types, ids) = parted(keys.iter());
+            arguments.extend([types.into(), ids.into()]);
+        }
+        let statement = reading(!keys.is_empty(), links.keys().copied().collect());
+        arguments.extend(links.into_values().map(DatumWithOid::from));
+        let mut found = statement.rows(&arguments, |row| {
             let (state, due) = mirrored(row)?;
             Ok(Known {
                 object: state.object(),
@@ -385,22 +349,20 @@ impl Store for Tables {
 
     fn set_due(&mut self, dues: &[(Key, Option<Due>)]) -> Result<(), Failure> {
         static SET_DUE: Statement = Statement::new(
-            "update payments.stripe_objects as object
-                set due = given.due
-               from unnest($2::text[], $3::text[], $4::text[])
-                    as given (object_type, object_id, due)
-              where object.environment = $1
-                and object.object_type = given.object_type
-                and object.object_id = given.object_id
-                and object.due is distinct from given.due",
+            "update payments.stripe_objects
+                set due = $4
+              where environment = $1
+                and object_type = $2
+                and object_id = $3",
         );
-        if dues.is_empty() {
-            return Ok(());
+        for (key, due) in dues {
+            SET_DUE.execute(&[
+                self.environment.as_str().into(),
+                key.object_type.as_str().into(),
+                key.id.as_str().into(),
+                due.map(Due::as_str).into(),
+            ])?;
         }
-        let (types, ids) = parted(dues.iter().map(|(key, _)| key));
-        let words: Vec<Option<&str>> = dues.iter().map(|(_, due)| due.map(Due::as_str)).collect();
-        let environment = self.environment.as_str();
-        SET_DUE.execute(&[environment.into(), types.into(), ids.into(), words.into()])?;
         Ok(())
     }
 }
@@ -415,7 +377,11 @@ fn upsert(rows: Vec<Row>) -> Result<Vec<Row>, Failure> {
     Ok(written)
 }
 
-/// A row of the mirror: the seven columns that every reading statement selects.
+/// The columns of the mirror that every reading statement selects.
+const MIRRORED: &str = "object.object_type, object.object_id, object.body::text,
+    extract(epoch from object.as_of)::bigint, object.deleted, object.evidence::text, object.due";
+
+/// A row of the mirror, as [`MIRRORED`] selects it.
 fn mirrored(row: &spi::Row) -> Result<(Mirrored, Option<String>), Failure> {
     let key = Key {
         object_type: row.required(1)?,
@@ -441,6 +407,51 @@ fn parted<'a>(keys: impl Iterator<Item = &'a Key>) -> (Vec<&'a str>, Vec<&'a str
         .unzip()
 }
 
+/// The statement that reads objects by key and those that have these links, or only what of it is
+/// asked for.
+///
+/// Each id is looked up by itself, as OFFSET 0 keeps it: of `= any (…)` the planner, which knows
+/// nothing of a new table, thinks that reading all objects of a type is as cheap.
+fn reading(by_key: bool, links: Vec<Link>) -> &'static Statement {
+    type Statements = HashMap<(bool, Vec<Link>), &'static Statement>;
+    static STATEMENTS: LazyLock<Mutex<Statements>> = LazyLock::new(Mutex::default);
+    let mut statements = STATEMENTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let sql = |links: &[Link]| {
+        let lookup = |wanted: String, condition: String| {
+            format!(
+                "select found.*
+                   from {wanted}
+                  cross join lateral (
+                        select {MIRRORED}
+                          from payments.stripe_objects as object
+                         where object.environment = $1
+                           and {condition}
+                        offset 0
+                        ) as found"
+            )
+        };
+        let by_key = by_key.then(|| {
+            lookup(
+                "unnest($2::text[], $3::text[]) as wanted (object_type, object_id)".to_owned(),
+                "object.object_type = wanted.object_type and object.object_id = wanted.object_id"
+                    .to_owned(),
+            )
+        });
+        let places = if by_key.is_some() { 4.. } else { 2.. };
+        let by_link = links.iter().zip(places).map(|(link, place)| {
+            lookup(
+                format!("unnest(${place}::text[]) as wanted (id)"),
+                format!("object.{} = wanted.id", link.column()),
+            )
+        });
+        let parts: Vec<String> = by_key.into_iter().chain(by_link).collect();
+        parts.join(" union all ")
+    };
+    statements
+        .entry((by_key, links))
+        .or_insert_with_key(|(_, links)| Statement::composed(sql(links)).leak())
+}
+
 /// What a statement over a projected table is for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Purpose {
@@ -462,7 +473,7 @@ fn statement(
     let mut statements = STATEMENTS.lock().unwrap_or_else(PoisonError::into_inner);
     statements
         .entry((table.name, purpose))
-        .or_insert_with(|| Box::leak(Box::new(Statement::new(Box::leak(sql().into_boxed_str())))))
+        .or_insert_with(|| Statement::composed(sql()).leak())
 }
 
 /// Every column is in the SET list, so that an `UPDATE OF` trigger fires; the row is written only
@@ -519,7 +530,8 @@ fn deleting(table: &'static Table) -> &'static Statement {
     })
 }
 
-/// Values are handed over as text, which every type of a key column can be read from.
+/// Values are handed over as text, which every type of a key column can be read from. Each is
+/// looked up by itself, as in [`reading`].
 fn finding(table: &'static Table, column: &'static str, kind: Type) -> &'static Statement {
     statement(table, Purpose::Find(column), || {
         let kind = match kind {
@@ -527,10 +539,15 @@ fn finding(table: &'static Table, column: &'static str, kind: Type) -> &'static 
             _ => "text",
         };
         format!(
-            "select {columns}
-               from payments.{table}
-              where environment = $1
-                and {column} = any ($2::text[]::{kind}[])",
+            "select found.*
+               from unnest($2::text[]) as wanted (value)
+              cross join lateral (
+                    select {columns}
+                      from payments.{table}
+                     where environment = $1
+                       and {column} = wanted.value::{kind}
+                    offset 0
+                    ) as found",
             columns = selected(table),
             table = table.name,
         )

@@ -12,7 +12,7 @@
 use crate::expose::tell_gateways;
 use crate::postgres::error::{Failure, SqlState, surface};
 use crate::postgres::spi::Statement;
-use crate::postgres::{identity, lock, spi};
+use crate::postgres::{identity, lock, spi, table};
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::Oid;
 use pgrx::prelude::*;
@@ -38,7 +38,7 @@ const CONCERNS: &str = include_str!("concerns.sql");
 #[pg_extern(sql = false)]
 fn install(owner: Option<&str>) -> String {
     surface(|| {
-        let present_owner = find_tables_owner()?;
+        let present_owner = present_owner();
         let owner = match owner {
             Some(name) => existing_or_new_role(name)?,
             None => present_owner.unwrap_or_else(identity::current_user),
@@ -67,7 +67,7 @@ fn install(owner: Option<&str>) -> String {
 /// # Errors
 /// 55000 before `install()`.
 pub fn tables_owner() -> Result<Oid, Failure> {
-    find_tables_owner()?.ok_or_else(|| {
+    present_owner().ok_or_else(|| {
         Failure::new(
             SqlState::PREREQUISITE_STATE,
             "not_installed",
@@ -77,15 +77,8 @@ pub fn tables_owner() -> Result<Oid, Failure> {
     })
 }
 
-fn find_tables_owner() -> Result<Option<Oid>, Failure> {
-    static OWNER: Statement = Statement::new(
-        "select relowner
-           from pg_catalog.pg_class
-          where relname operator(pg_catalog.=) 'stripe_connections'
-            and relnamespace operator(pg_catalog.=) 'payments'::pg_catalog.regnamespace
-            and relkind operator(pg_catalog.=) 'r'",
-    );
-    Ok(OWNER.read(&[], |row| row.required(1))?.into_iter().next())
+fn present_owner() -> Option<Oid> {
+    table::owner(c"payments", c"stripe_connections")
 }
 
 /// Refuses everybody but those who may set up payments in this database: superusers, and the

@@ -119,6 +119,11 @@ impl Mirrored {
         self
     }
 
+    /// Which object.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
     /// The object, merged.
     pub fn object(&self) -> Object {
         let resolved = self.resolve();

@@ -5,6 +5,7 @@
 //! user ids that are always restored, secrets that are sealed before they are written.
 
 pub mod agent;
+pub mod constraints;
 pub mod error;
 pub mod identity;
 pub mod interrupt;
@@ -16,6 +17,7 @@ pub mod sealed;
 pub mod settings;
 pub mod spi;
 pub mod subtransaction;
+pub mod table;
 mod tls;
 mod transport;
 mod version;

@@ -7,19 +7,21 @@
 use super::error::Failure;
 use pgrx::callconv::{BoxRet, FcInfo};
 use pgrx::datum::{Datum as BorrowedDatum, DatumWithOid};
+use pgrx::pg_sys::SysCacheIdentifier::TYPENAMENSP;
 use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::pgrx_sql_entity_graph::metadata::{
     ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
 };
 use pgrx::{FromDatum, IntoDatum, pgrx_resolved_type};
-use std::ffi::{CString, c_char};
+use std::ffi::{CStr, CString, c_char};
 use std::marker::PhantomData;
 use std::sync::OnceLock;
 use std::thread;
 
 /// A statement that is planned at its first use and kept while the backend lives.
 ///
-/// The types of its arguments are those of the first call.
+/// It has one plan, whatever its arguments, and reads by index wherever it can: see
+/// [`IndexesOnly`]. The types of its arguments are those of the first call.
 pub struct Statement {
     sql: &'static str,
     plan: OnceLock<Plan>,
@@ -43,6 +45,16 @@ impl Statement {
             sql,
             plan: OnceLock::new(),
         }
+    }
+
+    /// A statement that is put together at run time.
+    pub fn composed(sql: String) -> Statement {
+        Statement::new(sql.leak())
+    }
+
+    /// The same for the life of the backend, which its plan lives for anyway.
+    pub fn leak(self) -> &'static Statement {
+        Box::leak(Box::new(self))
     }
 
     /// Runs it and says how many rows it touched or found.
@@ -111,6 +123,7 @@ impl Statement {
                     .with("statement", self.sql),
             );
         }
+        plan.bring_up_to_date();
         let mut values: Vec<Datum> = arguments.iter().map(value).collect();
         let nulls: Vec<c_char> = arguments.iter().map(null_flag).collect();
         // SAFETY: connected; the arguments are as many, and of the types, that were planned for.
@@ -133,7 +146,12 @@ fn prepare(sql: &'static str, arguments: &[DatumWithOid]) -> Result<Plan, Failur
     // SAFETY: connected; the strings and types outlive the call, and the plan is moved to memory
     // that lives as long as the backend before the connection ends.
     let pointer = unsafe {
-        let pointer = pg_sys::SPI_prepare(text.as_ptr(), types.len() as i32, types.as_mut_ptr());
+        let pointer = pg_sys::SPI_prepare_cursor(
+            text.as_ptr(),
+            types.len() as i32,
+            types.as_mut_ptr(),
+            pg_sys::CURSOR_OPT_GENERIC_PLAN as i32,
+        );
         if pointer.is_null() {
             succeeded(pg_sys::SPI_result, sql)?;
         }
@@ -141,6 +159,59 @@ fn prepare(sql: &'static str, arguments: &[DatumWithOid]) -> Result<Plan, Failur
         pointer
     };
     Ok(Plan { pointer, types })
+}
+
+impl Plan {
+    /// Plans the statement if it has no plan yet, or one that something has made invalid.
+    fn bring_up_to_date(&self) {
+        let _indexes_only = IndexesOnly::begin();
+        // SAFETY: connected. The plan is given back to the owner that it was charged to.
+        unsafe {
+            let plan = pg_sys::SPI_plan_get_cached_plan(self.pointer);
+            if !plan.is_null() {
+                pg_sys::ReleaseCachedPlan(plan, pg_sys::CurrentResourceOwner);
+            }
+        }
+    }
+}
+
+/// While it lives, what is planned reads by index wherever it can.
+///
+/// Our plans are kept while the tables grow. One that was made when a table had ten rows, and
+/// therefore reads all of them, still does so when it has a million, until the next ANALYZE.
+struct IndexesOnly {
+    sequential_scans: bool,
+    bitmap_scans: bool,
+    compilation: bool,
+}
+
+impl IndexesOnly {
+    fn begin() -> IndexesOnly {
+        // SAFETY: variables of this backend, which the planner alone reads. Before Postgres 18 a
+        // sequential scan that cannot be avoided then costs so much that it would be compiled.
+        unsafe {
+            let before = IndexesOnly {
+                sequential_scans: pg_sys::enable_seqscan,
+                bitmap_scans: pg_sys::enable_bitmapscan,
+                compilation: pg_sys::jit_enabled,
+            };
+            pg_sys::enable_seqscan = false;
+            pg_sys::enable_bitmapscan = false;
+            pg_sys::jit_enabled = false;
+            before
+        }
+    }
+}
+
+impl Drop for IndexesOnly {
+    fn drop(&mut self) {
+        // SAFETY: as above; what was in force before.
+        unsafe {
+            pg_sys::enable_seqscan = self.sequential_scans;
+            pg_sys::enable_bitmapscan = self.bitmap_scans;
+            pg_sys::jit_enabled = self.compilation;
+        }
+    }
 }
 
 /// Runs SQL that is put together at run time, such as DDL. Values belong in `arguments`.
@@ -317,6 +388,73 @@ impl Row<'_> {
 /// Make it with `row(…)::payments.some_type`: the row type of a *table* would not do, because users
 /// may add columns to it.
 pub struct Composite(Datum);
+
+impl Composite {
+    /// A row of a type in schema `payments`.
+    ///
+    /// # Errors
+    /// XX000 when the type has other columns, as after an update of the library alone.
+    pub fn new(type_name: &CStr, values: &[DatumWithOid]) -> Result<Composite, Failure> {
+        let description = Description::of(type_name)?;
+        if !values.iter().map(DatumWithOid::oid).eq(description.types()) {
+            return Err(Failure::internal("a composite type has other columns")
+                .with("type", type_name.to_string_lossy()));
+        }
+        let datums: Vec<Datum> = values.iter().map(value).collect();
+        let nulls: Vec<bool> = values.iter().map(|value| value.datum().is_none()).collect();
+        // SAFETY: as many values, and of the types, as described; Postgres copies them.
+        Ok(Composite(unsafe {
+            let tuple = pg_sys::heap_form_tuple(
+                description.0,
+                datums.as_ptr().cast_mut(),
+                nulls.as_ptr().cast_mut(),
+            );
+            pg_sys::heap_copy_tuple_as_datum(tuple, description.0)
+        }))
+    }
+}
+
+/// The columns of a composite type, from Postgres's cache.
+struct Description(pg_sys::TupleDesc);
+
+impl Description {
+    fn of(type_name: &CStr) -> Result<Description, Failure> {
+        // SAFETY: lookups within a transaction; the description is given back when this is dropped.
+        unsafe {
+            let schema = pg_sys::get_namespace_oid(c"payments".as_ptr(), true);
+            let kind = pg_sys::GetSysCacheOid(
+                TYPENAMENSP as i32,
+                pg_sys::Anum_pg_type_oid as i16,
+                Datum::from(type_name.as_ptr()),
+                Datum::from(schema),
+                Datum::null(),
+                Datum::null(),
+            );
+            if kind == Oid::INVALID {
+                return Err(Failure::internal("a composite type is gone")
+                    .with("type", type_name.to_string_lossy()));
+            }
+            Ok(Description(pg_sys::lookup_rowtype_tupdesc(kind, -1)))
+        }
+    }
+
+    fn types(&self) -> impl Iterator<Item = Oid> {
+        // SAFETY: a description, held while it is read.
+        let count = unsafe { (*self.0).natts };
+        // SAFETY: as above; the columns are counted from 1.
+        (1..=count).map(|column| unsafe { pg_sys::SPI_gettypeid(self.0, column) })
+    }
+}
+
+impl Drop for Description {
+    fn drop(&mut self) {
+        // After an error the abort of the transaction gives it back.
+        if !thread::panicking() {
+            // SAFETY: counted when it was looked up.
+            unsafe { pg_sys::DecrTupleDescRefCount(self.0) };
+        }
+    }
+}
 
 // SAFETY: the value lives in the memory that was current when the function was entered.
 unsafe impl BoxRet for Composite {
