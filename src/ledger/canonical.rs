@@ -73,13 +73,40 @@ pub(crate) fn state(body: &Map<String, Value>) -> Digest {
     Digest::of(&out)
 }
 
+/// Which state a body showed before a change, as [`merge`] undoes it.
+pub(crate) fn state_before(body: &Map<String, Value>, previous: &Map<String, Value>) -> Digest {
+    let undone = |(name, was): (&String, &Value)| {
+        let was = match (body.get(name), was) {
+            (Some(Value::Object(inner)), Value::Object(was)) => {
+                let mut inner = inner.clone();
+                merge(&mut inner, was);
+                Value::Object(inner)
+            }
+            _ => was.clone(),
+        };
+        (name.clone(), was)
+    };
+    let undone: Map<String, Value> = previous.iter().map(undone).collect();
+    let unchanged = body.iter().filter(|(name, _)| !undone.contains_key(*name));
+    let mut out = Vec::new();
+    write_members(unchanged.chain(&undone), false, &mut out);
+    Digest::of(&out)
+}
+
 fn into_text(json: Vec<u8>) -> String {
     String::from_utf8(json).expect("JSON is text")
 }
 
-fn write_object(members: &Map<String, Value>, nulls: bool, out: &mut Vec<u8>) {
+fn write_object(object: &Map<String, Value>, nulls: bool, out: &mut Vec<u8>) {
+    write_members(object.iter(), nulls, out);
+}
+
+fn write_members<'a>(
+    members: impl Iterator<Item = (&'a String, &'a Value)>,
+    nulls: bool,
+    out: &mut Vec<u8>,
+) {
     let mut members: Vec<_> = members
-        .iter()
         .filter(|(_, value)| nulls || !value.is_null())
         .collect();
     members.sort_unstable_by_key(|(name, _)| *name);

@@ -11,6 +11,8 @@
 
 use std::collections::HashMap;
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use crate::observation::Observation;
@@ -99,11 +101,19 @@ fn members<'a>(body: &'a Map<String, Value>, list: &str) -> Vec<&'a Map<String, 
 }
 
 /// Takes an expanded object out of a body and leaves its id.
-fn contract(body: &mut Map<String, Value>, path: &[&str]) -> Option<Map<String, Value>> {
+fn contract(body: &mut Arc<Map<String, Value>>, path: &[&str]) -> Option<Map<String, Value>> {
     let (first, rest) = path.split_first()?;
+    let there = rest
+        .iter()
+        .try_fold(body.get(*first)?, |value, key| value.get(*key))?;
+    if !there.is_object() {
+        return None;
+    }
     let value = rest
         .iter()
-        .try_fold(body.get_mut(*first)?, |value, key| value.get_mut(*key))?;
+        .try_fold(Arc::make_mut(body).get_mut(*first)?, |value, key| {
+            value.get_mut(*key)
+        })?;
     let id = value.get("id")?.clone();
     value.get("object")?;
     match std::mem::replace(value, id) {

@@ -21,6 +21,7 @@
 use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
@@ -51,7 +52,7 @@ pub struct Object {
     /// does: payloads of several API versions arrive, and what one version dropped the next must
     /// not turn into null. A null says that there is nothing, and stays. Below the top level
     /// nothing is filled in: there, keys do go away (`metadata`, one hash a payment method type).
-    pub body: Map<String, Value>,
+    pub body: Arc<Map<String, Value>>,
     /// How new the body is, in Unix seconds on Stripe's clock.
     pub as_of: i64,
     /// Stripe's `created` of this incarnation, in Unix seconds.
@@ -69,7 +70,7 @@ pub(crate) struct Resolved<'a> {
     pub sightings: Cow<'a, [Sighting]>,
     /// The place of the newest sighting among them.
     pub winner: usize,
-    pub body: Map<String, Value>,
+    pub body: Arc<Map<String, Value>>,
     pub undecided: bool,
 }
 
@@ -117,11 +118,6 @@ impl Mirrored {
         self.nameless.append(&mut other.nameless);
         self.prune();
         self
-    }
-
-    /// Which object.
-    pub fn key(&self) -> &Key {
-        &self.key
     }
 
     /// The object, merged.
@@ -208,7 +204,7 @@ impl Mirrored {
             .iter()
             .collect();
         let verdict = settle(object_type, &newest, older_state(&sightings, object_type));
-        let mut body = sightings[verdict.winner].fields.clone();
+        let mut body = Arc::clone(&sightings[verdict.winner].fields);
         for rung in rungs(&sightings, object_type).filter(|_| sightings.len() > 1) {
             let names: BTreeSet<&String> = names(rung)
                 .filter(|name| !body.contains_key(*name))
@@ -219,7 +215,7 @@ impl Mirrored {
                     .filter(|sighting| sighting.fields.contains_key(name))
                     .collect();
                 let newest = having[settle(object_type, &having, None).winner];
-                body.insert(name.clone(), newest.fields[name].clone());
+                Arc::make_mut(&mut body).insert(name.clone(), newest.fields[name].clone());
             }
         }
         Resolved {

@@ -1,8 +1,10 @@
 //! What Stripe said about one object at one time.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
-use crate::canonical::{Digest, difference, merge};
+use crate::canonical::{self, Digest, difference, merge};
 
 /// Which object: Stripe's `object` and `id`. The id alone is not enough, a plan has the id of its
 /// price, and ids of products and coupons are free text.
@@ -73,7 +75,7 @@ pub struct Observation {
     /// Which object.
     pub key: Key,
     /// The object, parsed.
-    pub body: Map<String, Value>,
+    pub body: Arc<Map<String, Value>>,
     /// When it was certainly not older than this: `event.created`; for an answer or page the time
     /// before the request was sent. Unix seconds on Stripe's clock.
     pub as_of: i64,
@@ -93,7 +95,7 @@ impl Observation {
             || (key.object_type != "subscription" && source.tells(&key, ".deleted"));
         Some(Observation {
             key,
-            body,
+            body: Arc::new(body),
             as_of,
             source,
             deleted,
@@ -123,16 +125,24 @@ impl Observation {
 
     /// The body before the change that an event tells, where it says what it changed.
     pub fn before(&self) -> Option<Map<String, Value>> {
-        let Source::Event {
-            previous_attributes: Some(previous),
-            ..
-        } = &self.source
-        else {
-            return None;
-        };
-        let mut before = self.body.clone();
-        merge(&mut before, previous);
+        let mut before = (*self.body).clone();
+        merge(&mut before, self.changed()?);
         Some(before)
+    }
+
+    /// Which state [`Observation::before`] shows.
+    pub(crate) fn state_before(&self) -> Option<Digest> {
+        Some(canonical::state_before(&self.body, self.changed()?))
+    }
+
+    fn changed(&self) -> Option<&Map<String, Value>> {
+        match &self.source {
+            Source::Event {
+                previous_attributes,
+                ..
+            } => previous_attributes.as_ref(),
+            _ => None,
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! One observation as merging keeps it.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -35,7 +37,7 @@ pub(crate) struct Sighting {
     pub summary: Option<Summary>,
     /// The body; of an older one the fields that no newer one has.
     #[serde(skip)]
-    pub fields: Map<String, Value>,
+    pub fields: Arc<Map<String, Value>>,
 }
 
 /// Who is believed more, the last most: a page was read at some time in its second, and our own
@@ -102,7 +104,7 @@ impl Sighting {
     /// merging needs of it.
     pub(crate) fn of(o: Observation) -> (Option<i64>, Sighting) {
         let newborn = o.source.tells(&o.key, ".created");
-        let before = o.before().map(|before| canonical::state(&before));
+        let before = o.state_before();
         let mut created = o.body.get("created").and_then(Value::as_i64);
         let mut second = o.as_of;
         let mut outranks = Vec::new();
@@ -165,7 +167,9 @@ impl Sighting {
     /// Cuts the body of an older sighting down to the fields that no newer one has.
     pub(crate) fn reduce(&mut self, object_type: &str, is_newer: impl Fn(&str) -> bool) {
         self.summary = Some(self.summary(object_type));
-        self.fields.retain(|name, _| !is_newer(name));
+        if self.fields.keys().any(|name| is_newer(name)) {
+            Arc::make_mut(&mut self.fields).retain(|name, _| !is_newer(name));
+        }
     }
 
     /// Without the body.
@@ -173,7 +177,7 @@ impl Sighting {
         Sighting {
             change: self.change.clone(),
             outranks: self.outranks.clone(),
-            fields: Map::new(),
+            fields: Arc::default(),
             ..*self
         }
     }

@@ -1,5 +1,7 @@
 //! A mirrored object as its table keeps it.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -106,8 +108,10 @@ impl Mirrored {
             .into_iter()
             .map(|other| other.sighting(&body))
             .collect();
-        let mut fields = body;
-        fields.retain(|name, _| !evidence.filled.contains(name));
+        let mut fields = Arc::new(body);
+        if !evidence.filled.is_empty() {
+            Arc::make_mut(&mut fields).retain(|name, _| !evidence.filled.contains(name));
+        }
         let created = evidence.created.or_else(|| created_in(&fields));
         sightings.push(Sighting {
             fields,
@@ -120,7 +124,7 @@ impl Mirrored {
 impl Other {
     fn of(sighting: &Sighting, body: &Map<String, Value>) -> Other {
         let (mut shared, mut own) = (Vec::new(), Map::new());
-        for (name, value) in &sighting.fields {
+        for (name, value) in sighting.fields.iter() {
             match body.get(name) == Some(value) {
                 true => shared.push(name.clone()),
                 false => {
@@ -144,7 +148,7 @@ impl Other {
             }
         }
         Sighting {
-            fields,
+            fields: Arc::new(fields),
             ..self.sighting
         }
     }

@@ -62,13 +62,10 @@ impl<'a> Event<'a> {
         if depth(text) > MAX_DEPTH {
             return Err(EventError::TooDeep);
         }
-        let Envelope { object } = read(text)?;
-        match object.as_deref() {
-            Some("event") => {}
-            Some("v2.core.event") => return Err(EventError::Thin),
-            _ => return Err(EventError::NotAnEvent("`object` is not `event`".into())),
-        }
-        let body: Body = read(text)?;
+        let body = match read::<Body>(text) {
+            Ok(body) if body.object.as_deref() == Some("event") => body,
+            outcome => return Err(refusal(text, outcome.err())),
+        };
         if !is_object(body.data.object) {
             return Err(EventError::NotAnEvent(
                 "`data.object` is not an object".into(),
@@ -97,6 +94,18 @@ impl<'a> Event<'a> {
             request_id,
             idempotency_key,
         })
+    }
+}
+
+/// What a body is that cannot be read as a snapshot event.
+fn refusal(text: &str, error: Option<EventError>) -> EventError {
+    match read::<Envelope>(text) {
+        Err(error) => error,
+        Ok(Envelope { object }) => match (object.as_deref(), error) {
+            (Some("event"), Some(error)) => error,
+            (Some("v2.core.event"), _) => EventError::Thin,
+            _ => EventError::NotAnEvent("`object` is not `event`".into()),
+        },
     }
 }
 
@@ -142,8 +151,16 @@ fn code_unit(text: &str, at: usize) -> Option<u16> {
     hex.then(|| u16::from_str_radix(digits, 16).ok())?
 }
 
-/// How deep arrays and objects are nested, counted without recursion.
+/// How deep arrays and objects are nested, counted without recursion; at most this deep where
+/// there are too few of them for more than [`MAX_DEPTH`].
 fn depth(text: &str) -> usize {
+    let opened = text
+        .bytes()
+        .filter(|byte| matches!(byte, b'{' | b'['))
+        .count();
+    if opened <= MAX_DEPTH {
+        return opened;
+    }
     let (mut depth, mut deepest) = (0_usize, 0);
     let (mut in_string, mut escaped) = (false, false);
     for byte in text.bytes() {
@@ -169,6 +186,7 @@ struct Envelope {
 
 #[derive(Deserialize)]
 struct Body<'a> {
+    object: Option<String>,
     id: String,
     #[serde(rename = "type")]
     kind: String,

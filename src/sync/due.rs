@@ -9,6 +9,7 @@ use crate::postgres::spi::Statement;
 use crate::stripe_errors::failure;
 use ledger::{Due, Key, Observation, Source};
 use serde_json::{Map, Value, json};
+use std::sync::Arc;
 use stripe::{Answer, Client, Environment, Error, Page, resources};
 
 /// An object that Stripe must be asked about.
@@ -191,7 +192,7 @@ impl Question {
         };
         if is(Due::Items) && !found.deleted {
             let items = all_items(client, id)?;
-            found.body.insert("items".to_owned(), items);
+            Arc::make_mut(&mut found.body).insert("items".to_owned(), items);
         }
         Ok(vec![found])
     }
