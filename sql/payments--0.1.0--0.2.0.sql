@@ -57,6 +57,10 @@ do $$
 begin
     if pg_catalog.to_regclass('payments.stripe_connections') is not null then
         perform payments.install();
+        alter table payments.webhook_events set (fillfactor = 90);
+        alter table payments.webhook_events alter payload set storage main;
+        alter table payments.stripe_objects set (fillfactor = 60);
+        alter table payments.stripe_objects alter body set storage main;
     end if;
 end
 $$;

@@ -11,6 +11,7 @@ use crate::postgres::{constraints, settings};
 use crate::store::{self, Tables};
 use ledger::{Lock, Observation, Source, mirror, projects};
 use pgrx::JsonB;
+use pgrx::datum::JsonString;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use stripe::{Environment, Event};
@@ -180,7 +181,7 @@ impl Incoming<'_> {
                  payload, stripe_created_at, received_at, processed_at
              )
              values (
-                 $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, ($10 <> 'pending')::integer, $11::json, $12,
+                 $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, ($10 <> 'pending')::integer, $11, $12,
                  pg_catalog.clock_timestamp(),
                  case when $10 <> 'pending' then pg_catalog.clock_timestamp() end
              )
@@ -198,7 +199,7 @@ impl Incoming<'_> {
             event.object_id.as_deref().into(),
             self.source.into(),
             status.as_str().into(),
-            self.payload.into(),
+            JsonString(self.payload.to_owned()).into(),
             store::time(event.created.saturating_mul(1_000_000))?.into(),
         ])?;
         Ok(written == 1)

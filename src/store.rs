@@ -9,7 +9,7 @@ use ledger::{
     Store, Stored, Table, Type,
 };
 use pgrx::Uuid;
-use pgrx::datum::{DatumWithOid, TimestampWithTimeZone};
+use pgrx::datum::{DatumWithOid, JsonString, TimestampWithTimeZone};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -152,7 +152,7 @@ impl Tables {
                  environment, object_type, object_id, body, as_of, deleted, evidence,
                  payment_intent_id, charge_id, invoice_id, subscription_id
              )
-             values ($1, $2, $3, $4::json, $5, $6, $7::json, $8, $9, $10, $11)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
              on conflict do nothing",
         );
         let object = state.object();
@@ -174,10 +174,10 @@ impl Tables {
     ) -> Result<Merged, Failure> {
         static UPDATE: Statement = Statement::new(
             "update payments.stripe_objects
-                set body = $4::json,
+                set body = $4,
                     as_of = $5,
                     deleted = $6,
-                    evidence = $7::json,
+                    evidence = $7,
                     payment_intent_id = $8,
                     charge_id = $9,
                     invoice_id = $10,
@@ -211,10 +211,10 @@ impl Tables {
             self.environment.as_str().into(),
             object.key.object_type.as_str().into(),
             object.key.id.as_str().into(),
-            stored.body.as_str().into(),
+            JsonString(stored.body.clone()).into(),
             time(stored.as_of * 1_000_000)?.into(),
             stored.deleted.into(),
-            stored.evidence.as_deref().into(),
+            stored.evidence.clone().map(JsonString).into(),
             payment_intent,
             charge,
             invoice,
@@ -477,7 +477,8 @@ fn statement(
 }
 
 /// Every column is in the SET list, so that an `UPDATE OF` trigger fires; the row is written only
-/// if it then differs, so that nothing fires on noise.
+/// if it then differs, so that nothing fires on noise. One that is there as it should be, which is
+/// most of them, is found by a look: ON CONFLICT would lock it, which is a write too.
 fn upserting(table: &'static Table) -> &'static Statement {
     statement(table, Purpose::Upsert, || {
         let names: Vec<&str> = table.columns.iter().map(|column| column.name).collect();
@@ -499,19 +500,33 @@ fn upserting(table: &'static Table) -> &'static Statement {
                 .iter()
                 .map(|name| format!("{name} = excluded.{name}")),
         );
+        let compared = |row: &str| join(theirs.iter().map(|name| format!("{row}.{name}")));
         format!(
             "insert into payments.{table} as target ({columns})
-             values ({values})
+             select given.*
+               from (values ({values})) as given ({columns})
+              where not exists (
+                        select
+                          from payments.{table} as present
+                         where {same}
+                           and ({present}) is not distinct from ({given})
+                    )
              on conflict ({key}) do update
                 set {sets}
               where ({before}) is distinct from ({after})",
             table = table.name,
             columns = names.join(", "),
             values = join(values),
+            same = all(table
+                .key
+                .iter()
+                .map(|name| format!("present.{name} = given.{name}"))),
             key = table.key.join(", "),
             sets = join(sets),
-            before = join(theirs.iter().map(|name| format!("target.{name}"))),
-            after = join(theirs.iter().map(|name| format!("excluded.{name}"))),
+            present = compared("present"),
+            given = compared("given"),
+            before = compared("target"),
+            after = compared("excluded"),
         )
     })
 }
@@ -519,13 +534,11 @@ fn upserting(table: &'static Table) -> &'static Statement {
 fn deleting(table: &'static Table) -> &'static Statement {
     statement(table, Purpose::Delete, || {
         let conditions = table.key.iter().enumerate();
-        let conditions: Vec<String> = conditions
-            .map(|(place, name)| format!("{name} = ${}", place + 1))
-            .collect();
+        let conditions = conditions.map(|(place, name)| format!("{name} = ${}", place + 1));
         format!(
             "delete from payments.{} where {}",
             table.name,
-            conditions.join(" and ")
+            all(conditions)
         )
     })
 }
@@ -596,6 +609,10 @@ fn without_environment(table: &Table) -> impl Iterator<Item = &'static str> {
 
 fn join(parts: impl Iterator<Item = String>) -> String {
     parts.collect::<Vec<_>>().join(", ")
+}
+
+fn all(conditions: impl Iterator<Item = String>) -> String {
+    conditions.collect::<Vec<_>>().join(" and ")
 }
 
 fn cells(table: &'static Table, row: &spi::Row) -> Result<Row, Failure> {

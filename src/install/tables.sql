@@ -4,6 +4,9 @@
 -- Not null and the checks hold what this extension itself writes. Stripe's own words are free, and
 -- so is what Stripe may leave out: a new status must not make its events fail.
 --
+-- What Stripe sends is kept compressed in the row itself (storage main): beside it, it would cost a
+-- second table and index with every event. Room is left on each page for the next version of a row.
+--
 -- Besides the primary key, no index that holds every row begins with the environment. To a planner
 -- without statistics it would look as good for a lookup by the key, and read half the table.
 
@@ -174,8 +177,9 @@ create table webhook_events (
     check (environment in ('test', 'live')),
     check (source in ('webhook', 'poll', 'replay', 'simulate')),
     check (processing_status in ('pending', 'processed', 'failed', 'ignored'))
-) with (fillfactor = 80);
+) with (fillfactor = 90);
 alter table webhook_events
+    alter payload set storage main,
     alter processing_status set default 'pending',
     alter processing_status set not null,
     alter attempt_count set default 0,
@@ -218,8 +222,9 @@ create table stripe_objects (
     like payments.stripe_object including comments,
     primary key (environment, object_type, object_id),
     check (environment in ('test', 'live'))
-) with (fillfactor = 80);
+) with (fillfactor = 60);
 alter table stripe_objects
+    alter body set storage main,
     alter body set not null,
     alter as_of set not null,
     alter deleted set default false,
