@@ -60,7 +60,7 @@ fn any_text(u: &mut Unstructured<'_>) -> Result<String> {
     let mut text = json!({
         "id": "evt_1", "object": "event", "type": happening.event_type, "created": told.as_of,
         "livemode": false, "api_version": "2026-10-28.endive",
-        "data": {"object": told.body, "previous_attributes": previous_attributes},
+        "data": {"object": *told.body, "previous_attributes": previous_attributes},
     })
     .to_string()
     .into_bytes();
