@@ -53,11 +53,7 @@ fn any_life(u: &mut Unstructured<'_>) -> Result<()> {
         let one = happening.event(&format!("evt_{number}"), shape);
         let mut body = Arc::unwrap_or_clone(one.body);
         any::disturb(u, &mut body, |name| !is_clear || !LINKS.contains(&name))?;
-        told.extend(Observation::new(
-            Arc::unwrap_or_clone(body),
-            one.as_of,
-            one.source,
-        ));
+        told.extend(Observation::new(body, one.as_of, one.source));
     }
     let start = mode.map_or_else(world::empty, world::with_our_row);
     let mut store = start.clone();
