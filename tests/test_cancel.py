@@ -52,9 +52,16 @@ class Wait:
 
     name: str
     statement: str
-    arguments: tuple[Any, ...] = ()
+    arguments: Callable[[], tuple[Any, ...]] = tuple
     base: str | None = None
     budget: str = "30s"
+    is_brief: bool = False
+    """It ends by itself after some seconds."""
+
+
+def unnamed() -> tuple[None]:
+    """A checkout without an idempotency key."""
+    return (None,)
 
 
 SLEEP = Wait("pg_sleep", "select pg_sleep(60)")
@@ -78,7 +85,7 @@ class Backend:
 
     def call(self) -> None:
         self.began = time.monotonic()
-        self.task = Task(lambda: self.connection.execute(self.wait.statement, self.wait.arguments).fetchall())
+        self.task = Task(lambda: self.connection.execute(self.wait.statement, self.wait.arguments()).fetchall())
 
     def ended(self, sqlstate: str | None) -> float:
         """When the call ended, which it must with this SQLSTATE; None is a connection that is gone."""
@@ -164,18 +171,18 @@ def all_waits(shop: Shop, library: Path | None) -> Iterator[tuple[list[Wait], li
         )
         deaf = stack.enter_context(deaf_port())
         waits = [
-            Wait("connecting", CHECKOUT, (None,), f"http://127.0.0.1:{deaf}"),
-            Wait("TLS handshake", CHECKOUT, (None,), f"https://127.0.0.1:{silent.port}"),
-            Wait("first byte", CHECKOUT, (None,), silent.base_url),
-            Wait("headers", CHECKOUT, (None,), headers.base_url),
-            Wait("body", CHECKOUT, (None,), body.base_url),
-            Wait("pause between tries", CHECKOUT, (None,), busy.base_url),
+            Wait("connecting", CHECKOUT, unnamed, f"http://127.0.0.1:{deaf}"),
+            Wait("TLS handshake", CHECKOUT, unnamed, f"https://127.0.0.1:{silent.port}"),
+            Wait("first byte", CHECKOUT, unnamed, silent.base_url),
+            Wait("headers", CHECKOUT, unnamed, headers.base_url),
+            Wait("body", CHECKOUT, unnamed, body.base_url),
+            Wait("pause between tries", CHECKOUT, unnamed, busy.base_url),
             Wait("sync's pause", "call payments.sync('test', array['prices'])", base=busy.base_url, budget="1s"),
             Wait("poll's pause", "call payments.poll_events('test')", base=busy.base_url, budget="1s"),
             *stack.enter_context(locks(shop)),
         ]
         if library:
-            waits.append(Wait("name lookup", CHECKOUT, (None,), "https://slower.test"))
+            waits.append(Wait("name lookup", CHECKOUT, unnamed, "https://slower.test"))
         yield waits, [silent, headers, body, busy]
 
 
@@ -186,18 +193,24 @@ def locks(shop: Shop) -> Iterator[list[Wait]]:
     product = control.price(1000)["product"]
     control.update(product, {"name": "One"})
     control.update(product, {"name": "Two"})
-    *_, one, two = control.deliveries()
+    *_, one, two = (delivery["id"] for delivery in control.deliveries())
+
+    def letter(event: str) -> tuple[str, str]:
+        # A signature is good for five minutes.
+        delivery = control.delivery(event)
+        return delivery["body"], delivery["signature"]
+
     shop.db.execute("select payments.set_stripe_key('live', %s)", (shop.stripe.live_key,))
     with ExitStack() as stack:
         holders = [stack.enter_context(shop.db.connect(autocommit=False)) for _ in range(4)]
         holders[0].execute(CHECKOUT, ("held",))
-        holders[1].execute(WEBHOOK, (one["body"], one["signature"]))
+        holders[1].execute(WEBHOOK, letter(one))
         holders[2].execute("select * from payments.sync_step('live', array['prices'])")
         holders[3].execute("select from payments.stripe_connections where environment = 'live' for update")
         yield [
-            Wait("a checkout behind its twin", CHECKOUT, ("held",)),
-            Wait("a webhook behind its twin", WEBHOOK, (one["body"], one["signature"])),
-            Wait("a webhook behind one of the same object", WEBHOOK, (two["body"], two["signature"])),
+            Wait("a checkout behind its twin", CHECKOUT, lambda: ("held",)),
+            Wait("a webhook behind its twin", WEBHOOK, lambda: letter(one), is_brief=True),
+            Wait("a webhook behind one of the same object", WEBHOOK, lambda: letter(two), is_brief=True),
             Wait("a step of a sync behind another", "select * from payments.sync_next('live')"),
             Wait("a key behind another", "select * from payments.set_webhook_secret('live', 'whsec_0123456789abcdefgh')"),
         ]
@@ -224,6 +237,20 @@ def load(shop: Shop) -> Iterator[None]:
         worker.result()
 
 
+def get_stuck(db: Database, backends: list[Backend], timeout: float) -> None:
+    """Has all of them wait at once, those last who do not wait for long."""
+    for backend in backends:
+        if backend.connection.closed:
+            backend.connect()
+        backend.connection.execute("select set_config('statement_timeout', %s, false)", (f"{timeout}s",))
+    for is_brief in (False, True):
+        group = [backend for backend in backends if backend.wait.is_brief == is_brief]
+        for backend in group:
+            backend.call()
+        if not timeout:
+            wait_until_stuck(db, group)
+
+
 def wait_until_stuck(db: Database, backends: list[Backend]) -> None:
     """Until each waits where it is meant to: for the network, for time, or for a lock."""
     waiting = "select count(*) from pg_stat_activity where pid = any(%s) and wait_event_type in ('Extension', 'Timeout', 'Lock')"
@@ -244,17 +271,10 @@ def test_every_wait_ends_at_once_and_leaves_nothing(shop, library, capsys):
         backends = [Backend(shop.db, wait) for wait in waits]
         sleepers = [Backend(shop.db, SLEEP) for _ in waits]
         for name, end in [each for each in ENDS.items() for _ in range(CANCELS)]:
-            timeout = f"{STATEMENT_TIMEOUT}s" if end is time_out else 0
             shop.db.execute("delete from payments.sync_runs")
-            for pair in zip(sleepers, backends):
-                for backend in pair:
-                    if backend.connection.closed:
-                        backend.connect()
-                    backend.connection.execute("select set_config('statement_timeout', %s, false)", (str(timeout),))
-                    backend.call()
-            if end is not time_out:
-                wait_until_stuck(shop.db, backends + sleepers)
-            for sleeper, backend in zip(reversed(sleepers), reversed(backends)):
+            get_stuck(shop.db, sleepers + backends, STATEMENT_TIMEOUT if end is time_out else 0)
+            # Those that would soon end by themselves come first.
+            for sleeper, backend in zip(sleepers, sorted(backends, key=lambda each: not each.wait.is_brief)):
                 took[name].append((end(shop.db, backend), backend.wait.name))
                 slept[name].append(end(shop.db, sleeper))
             held.append(what_is_held(shop.db, backends, stallers))
