@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import re
@@ -143,10 +144,15 @@ class Calls:
         self._fails("PT402", lambda: self._shop.checkout(self.connection))
 
     def cancelled(self) -> None:
-        self._run("set statement_timeout = '25ms'")
         self._run("select set_config('payments.stripe_api_base', %s, false)", self._stalling.base_url)
+        self._run("set statement_timeout = '25ms'")
         self._fails("57014", lambda: self._shop.checkout(self.connection))
-        self._run("reset statement_timeout; reset payments.stripe_api_base")
+        while True:
+            # On a busy machine even this can take too long.
+            with contextlib.suppress(psycopg.errors.QueryCanceled):
+                self._run("reset statement_timeout")
+                break
+        self._run("reset payments.stripe_api_base")
 
     def status(self) -> None:
         self._run("select * from payments.status()")
@@ -155,7 +161,7 @@ class Calls:
 def test_a_backend_does_not_grow(shop, capsys):
     shop.db.execute(APP)
     marks = [mark for mark in (CALLS // 100, CALLS // 10, CALLS) if mark >= 200]
-    sizes: list[tuple[int, int, int]] = []
+    sizes: list[tuple[int, int]] = []
     began = time.monotonic()
     with Staller(b"HTTP/1.1 200 OK\r\n") as stalling:
         calls = Calls(shop, stalling)
@@ -163,14 +169,15 @@ def test_a_backend_does_not_grow(shop, capsys):
         for done, call in zip(range(1, CALLS + 1), itertools.cycle(calls.all)):
             call()
             if done in marks:
-                memory = calls._run(MEMORY).fetchone()
-                sizes.append((resident(pid), memory.kilobytes, memory.contexts))
+                memory = calls.connection.execute(MEMORY).fetchone()
+                sizes.append((resident(pid), memory.kilobytes))
+                with capsys.disabled():
+                    print(
+                        f"\nafter {done} calls, {time.monotonic() - began:.0f} s: {sizes[-1][0]} kB resident,"
+                        f" {memory.kilobytes} kB in {memory.contexts} memory contexts"
+                    )
             if done % 1000 == 0:
                 shop.stripe.control.clear_requests()
-    with capsys.disabled():
-        for mark, (rss, kilobytes, contexts) in zip(marks, sizes):
-            print(f"\nafter {mark:6} calls: {rss} kB resident, {kilobytes} kB in {contexts} memory contexts", end="")
-        print(f"; {time.monotonic() - began:.0f} s")
     failed = shop.db.value("select count(*) from payments.webhook_events where processing_status = 'failed'")
     assert failed > CALLS // 200
     first, last = sizes[0], sizes[-1]
