@@ -21,10 +21,10 @@ from .world import ACCOUNT, World, default_key
 class FakeStripe:
     """Stripe on a local port, as a context manager.
 
-    `base_url` speaks Stripe's API, over TLS if asked. `control` makes buyers, banks, networks and clocks behave; it is
-    also served as JSON under `/_fake/` of `control_url`, and of `base_url` for those who know only that. With
-    `deliver`, events are posted to registered webhook endpoints by themselves. The same `seed` gives the same ids in
-    the same order.
+    `base_url` speaks Stripe's API, over TLS if asked, with a `certificate` that is flawed if asked (see
+    `make_certificate`). `control` makes buyers, banks, networks and clocks behave; it is also served as JSON under
+    `/_fake/` of `control_url`, and of `base_url` for those who know only that. With `deliver`, events are posted to
+    registered webhook endpoints by themselves. The same `seed` gives the same ids in the same order.
     """
 
     account = ACCOUNT
@@ -38,12 +38,13 @@ class FakeStripe:
         control_port: int = 0,
         host: str = "127.0.0.1",
         tls: bool = False,
+        certificate: str = "",
         seed: int | None = None,
         deliver: bool = False,
     ) -> None:
         self.world = World(seed)
         self._host, self._port, self._control_port = host, port, control_port
-        self._tls, self._deliver = tls, deliver
+        self._tls, self._certificate, self._deliver = tls, certificate, deliver
         self._directory: Path | None = None
         self.ca_file: str | None = None
         self.control = Control(self)
@@ -62,7 +63,7 @@ class FakeStripe:
         context = None
         if self._tls:
             self._directory = Path(tempfile.mkdtemp(prefix="fake_stripe_"))
-            ca_file, context = make_certificate(self._directory)
+            ca_file, context = make_certificate(self._directory, self._certificate)
             self.ca_file = str(ca_file)
         self.api = ApiServer((self._host, self._port), Service(self.world), self.control.perform, context)
         self._remote = ControlServer((self._host, self._control_port), self.control.perform)

@@ -19,9 +19,11 @@ from .errors import (
 KINDS = {
     "delay": ("answers properly, but late (`before` and `after` say when)", True),
     "drop": ("closes the connection without an answer", True),
-    "half": ("sends half of the body, then closes", True),
-    "drip": ("sends the body a few bytes at a time, `seconds` apart", True),
-    "endless": ("sends a body that never ends", True),
+    "half": ("sends half of the body, then closes; with a reset if the style is `reset`", True),
+    "drip": ("sends the body, or in style `head` all of it, a few bytes at a time, `seconds` apart", True),
+    "endless": ("sends a body that never ends, of a `length` if told; in style `head` headers that do not", True),
+    "garbled": ("is not HTTP: another `protocol`, a `status` that is none, or bad `chunks`", True),
+    "provisional": ("answers that there will be an answer, and again every `seconds`", True),
     "silent": ("never answers, and keeps the connection open", False),
     "status": ("answers with `status` and `body`", False),
     "rate_limit": ("429, with `retry_after` and `should_retry` if given", False),
@@ -30,7 +32,8 @@ KINDS = {
     "forbidden": ("403, as for a restricted key that lacks `permission`", False),
     "redirect": ("`status` (302) to `location`", False),
     "junk": (
-        "a body that is `html`, `truncated` JSON, `empty`, `types` (JSON with every type wrong), `list` or `deep`",
+        "a body that is `html`, `truncated` JSON, `empty`, `types` (JSON with every type wrong), `list`, `deep`, "
+        "`huge`, `binary`, or a `file` instead of what was asked for",
         True,
     ),
     "wrong_length": ("a Content-Length that is `shorter` or `longer` than the body", True),

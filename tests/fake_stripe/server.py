@@ -114,11 +114,14 @@ class _Handler(BaseHTTPRequestHandler):
         return unquote(parts.path), parts.query, body
 
     def _head(self, answer: Answer, **more: str) -> None:
+        self.wfile.write(self._heading(answer, **more))
+
+    def _heading(self, answer: Answer, **more: str) -> bytes:
         reason = self.responses.get(answer.status, ("",))[0]
         lines = [f"HTTP/1.1 {answer.status} {reason}"]
         fields = {**answer.headers, **{name.replace("_", "-"): value for name, value in more.items()}}
         lines += [f"{name}: {value}" for name, value in fields.items()]
-        self.wfile.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
+        return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
     def _send(self, answer: Answer) -> None:
         connection = "close" if self.close_connection else "keep-alive"
@@ -175,8 +178,11 @@ class _ApiHandler(_Handler):
     def _drop(self, answer: Answer) -> None:
         self.close_connection = True
         if answer.fault.style == "reset":
-            # Lingering for no time makes the kernel send RST instead of FIN.
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self._reset()
+
+    def _reset(self) -> None:
+        # Lingering for no time makes the kernel send RST instead of FIN.
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def _silent(self, answer: Answer) -> None:
         self.close_connection = True
@@ -187,12 +193,17 @@ class _ApiHandler(_Handler):
         self._head(answer, Content_Length=str(len(answer.body)))
         self.wfile.write(answer.body[: len(answer.body) // 2])
         self.wfile.flush()
+        if answer.fault.style == "reset":
+            self._reset()
 
     def _drip(self, answer: Answer) -> None:
         fault = answer.fault
-        self._head(answer, Content_Length=str(len(answer.body)))
-        for start in range(0, len(answer.body), fault.bytes):
-            self.wfile.write(answer.body[start : start + fault.bytes])
+        head, rest = self._heading(answer, Content_Length=str(len(answer.body))), answer.body
+        if fault.style == "head":
+            head, rest = b"", head + rest
+        self.wfile.write(head)
+        for start in range(0, len(rest), fault.bytes):
+            self.wfile.write(rest[start : start + fault.bytes])
             self.wfile.flush()
             if self.owner.stopping.wait(fault.seconds):
                 break
@@ -200,6 +211,10 @@ class _ApiHandler(_Handler):
     def _endless(self, answer: Answer) -> None:
         self.close_connection = True
         chunk = b" " * 16384
+        if answer.fault.style == "head":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+            while not self.owner.stopping.is_set():
+                self.wfile.write(b"X-Padding: " + b"x" * 1000 + b"\r\n")
         if answer.fault.style == "length":
             self._head(answer, Content_Length=str(10**12))
         else:
@@ -214,6 +229,23 @@ class _ApiHandler(_Handler):
             answer.headers["Content-Type"] = "text/html"
         self._send(answer)
 
+    def _garbled(self, answer: Answer) -> None:
+        self.close_connection = True
+        if answer.fault.style == "chunks":
+            self._head(answer, Transfer_Encoding="chunked")
+            self.wfile.write(b"many\r\n" + answer.body)
+        elif answer.fault.style == "status":
+            self.wfile.write(b"HTTP/1.1 9999 Splendid\r\nContent-Length: 2\r\n\r\n{}")
+        else:
+            self.wfile.write(b"SSH-2.0-OpenSSH_9.2\r\n")
+        self.wfile.flush()
+
+    def _provisional(self, answer: Answer) -> None:
+        self.close_connection = True
+        while not self.owner.stopping.wait(answer.fault.seconds):
+            self.wfile.write(b"HTTP/1.1 103 Early Hints\r\nLink: </>; rel=preconnect\r\n\r\n")
+            self.wfile.flush()
+
     def _wrong_length(self, answer: Answer) -> None:
         longer = answer.fault.style == "longer"
         self._head(answer, Content_Length=str(len(answer.body) + (10 if longer else -10)))
@@ -227,8 +259,10 @@ _SENDERS: dict[str, Callable[[_ApiHandler, Answer], None]] = {
     "drop": _ApiHandler._drop,
     "drip": _ApiHandler._drip,
     "endless": _ApiHandler._endless,
+    "garbled": _ApiHandler._garbled,
     "half": _ApiHandler._half,
     "junk": _ApiHandler._junk,
+    "provisional": _ApiHandler._provisional,
     "silent": _ApiHandler._silent,
     "wrong_length": _ApiHandler._wrong_length,
 }
@@ -256,6 +290,12 @@ def junk(style: str, body: bytes) -> bytes:
         return b"[1, 2, 3]"
     if style == "deep":
         return b'{"id":' + b"[" * 100000 + b"]" * 100000 + b"}"
+    if style == "huge":
+        return json.dumps({**json.loads(body), "padding": "x" * (8 << 20)}).encode()
+    if style == "binary":
+        return bytes(range(256))
+    if style == "file":
+        return b'{"id": "file_1", "object": "file", "created": 1}'
     if style == "types":
         return json.dumps(_mistyped(json.loads(body))).encode()
     raise ValueError("no such junk: " + style)
@@ -293,11 +333,14 @@ def controlled(perform: Perform, path: str, body: bytes) -> Answer:
     return Answer(status, {"Content-Type": "application/json; charset=utf-8"}, encoded(result))
 
 
-def make_certificate(directory: Path) -> tuple[Path, ssl.SSLContext]:
+def make_certificate(directory: Path, flaw: str = "") -> tuple[Path, ssl.SSLContext]:
     """A private CA and a certificate of it for this machine: the CA's file, and what a server needs.
 
     Two certificates, because rustls does not accept a trust anchor as a server's own certificate.
+    The flaw is that it is `expired`, or for a server `elsewhere`.
     """
+    names = {"elsewhere": "DNS:stripe.example"}.get(flaw, "DNS:localhost,IP:127.0.0.1,IP:0:0:0:0:0:0:0:1")
+    days = {"expired": "-1"}.get(flaw, "30")
 
     def openssl(*arguments: str) -> None:
         subprocess.run(
@@ -311,13 +354,13 @@ def make_certificate(directory: Path) -> tuple[Path, ssl.SSLContext]:
     )
     (directory / "leaf.cnf").write_text(
         "basicConstraints=CA:false\nkeyUsage=digitalSignature\nextendedKeyUsage=serverAuth\n"
-        "subjectAltName=DNS:localhost,IP:127.0.0.1,IP:0:0:0:0:0:0:0:1\n"
+        f"subjectAltName={names}\n"
     )
     openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-days", "30", "-config", "ca.cnf")
     openssl("req", "-new", *key, "-keyout", "leaf.key", "-out", "leaf.csr", "-subj", "/CN=localhost")
     openssl(
         *("x509", "-req", "-in", "leaf.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-set_serial", str(time.time_ns())),
-        *("-out", "leaf.pem", "-days", "30", "-sha256", "-extfile", "leaf.cnf"),
+        *("-out", "leaf.pem", "-days", days, "-sha256", "-extfile", "leaf.cnf"),
     )
     # A Postgres server under another user reads the CA through SSL_CERT_FILE.
     directory.chmod(0o755)

@@ -55,6 +55,10 @@ PARTS = {
         "no bytes bring the signature header, the event, the join or the projections to a panic",
         fuzzed,
     ),
+    "hostile": Part(
+        "everything that Stripe can do wrong, at every function that asks it, leaves nothing half done",
+        tested("tests/test_hostile_stripe.py", hostile=1),
+    ),
     "sync": Part(
         "100,000 objects are synced through 20 kill -9",
         tested("tests/test_sync.py", "-k", "killed_at_random", "--timeout=7200", "--sync-objects=100000"),
