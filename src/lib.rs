@@ -65,4 +65,5 @@ pub extern "C-unwind" fn _PG_init() {
     postgres::error::init();
     postgres::settings::init();
     postgres::redaction::init(SECRETS, SETTERS);
+    postgres::version::init();
 }

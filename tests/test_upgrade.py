@@ -505,3 +505,33 @@ def test_what_needs_a_newer_table_says_so_and_leaves_nothing_behind(old, column)
         # In the same connection, too.
         update(old)
         assert old.value(receive, (delivery["body"], delivery["signature"])) == "processed"
+
+
+def test_what_needs_a_newer_type_says_so(old):
+    with FakeStripe() as stripe:
+        shop = seasoned.connect(old, stripe)
+        stripe.control.complete(seasoned.checkout(old, "bob", shop.price, "order:3").stripe_checkout_session_id)
+        old.execute("alter type payments.webhook_receipt drop attribute error_detail")
+        before = seasoned.rows(old)
+        with refused("55000", "update_pending") as refusal:
+            seasoned.deliver(old, stripe)
+        assert refusal.detail["sqlstate"] == "42846"
+        assert seasoned.rows(old) == before
+
+
+def test_a_connection_with_the_library_of_before_an_update_says_so(db, stripe, version):
+    shop = seasoned.connect(db, stripe)
+    stripe.control.complete(shop.checkout())
+    connection = db.connect()
+    assert len(connection.execute("select * from payments.status()").fetchall()) == 2
+    # As the script of a later version would.
+    db.execute("update pg_extension set extversion = '99.0.0' where extname = 'payments'")
+    db.execute("alter type payments.webhook_receipt add attribute more text")
+    delivery = stripe.control.deliveries()[0]
+    arguments = (delivery["body"], delivery["signature"])
+    with refused("55000", "library_outdated", library=version, database="99.0.0") as refusal:
+        connection.execute("select status from payments.handle_webhook('test', %s, %s)", arguments)
+    assert refusal.hint == "Connect again."
+    assert db.value("select count(*) from payments.webhook_events") == 0
+    # What needs no more than there is goes on.
+    assert len(connection.execute("select * from payments.status()").fetchall()) == 2

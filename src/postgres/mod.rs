@@ -20,4 +20,4 @@ pub mod subtransaction;
 pub mod table;
 mod tls;
 mod transport;
-mod version;
+pub mod version;
