@@ -264,6 +264,9 @@ pub fn surface<T>(function: impl FnOnce() -> Result<T, Failure>) -> T {
     let entered = || version::look().and_then(|()| function());
     let failure = match catch_unwind(AssertUnwindSafe(entered)) {
         Ok(Ok(value)) => return value,
+        Ok(Err(failure)) if failure.sqlstate == SqlState::INTERNAL_ERROR => {
+            version::explanation(failure.sqlstate, &failure.message).unwrap_or(failure)
+        }
         Ok(Err(failure)) => failure,
         Err(panic) if is_report(panic.as_ref()) => match explanation(panic.as_ref()) {
             Some(failure) => failure,

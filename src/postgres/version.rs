@@ -71,11 +71,11 @@ fn known() -> MutexGuard<'static, Objects> {
 }
 
 /// Is an error one of those that objects of another version cause: a name or a type that is not
-/// there?
+/// there, or columns that are not those that were written for?
 pub(super) fn may_explain(sqlstate: SqlState) -> bool {
-    sqlstate.as_str().starts_with("42")
-        && sqlstate != SqlState::INSUFFICIENT_PRIVILEGE
-        && matches!(*known(), Objects::Other(_))
+    let caused = sqlstate == SqlState::INTERNAL_ERROR
+        || sqlstate.as_str().starts_with("42") && sqlstate != SqlState::INSUFFICIENT_PRIVILEGE;
+    caused && matches!(*known(), Objects::Other(_))
 }
 
 /// What to say instead of such an error.
