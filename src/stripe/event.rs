@@ -10,6 +10,10 @@ use serde_json::value::RawValue;
 /// which serde_json (128) or Postgres give up on what an event holds.
 pub const MAX_DEPTH: usize = 64;
 
+/// The end of the year 9999. What is later, or before 1970, is no time that anything happened at
+/// Stripe, and overflows where a time is counted in microseconds.
+const LAST_SECOND: i64 = 253_402_300_799;
+
 /// A snapshot event: what Stripe says happened, and the object right after it did.
 #[derive(Clone, Debug)]
 pub struct Event<'a> {
@@ -66,6 +70,9 @@ impl<'a> Event<'a> {
             Ok(body) if body.object.as_deref() == Some("event") => body,
             outcome => return Err(refusal(text, outcome.err())),
         };
+        if !(0..=LAST_SECOND).contains(&body.created) {
+            return Err(EventError::NotAnEvent("`created` is no time".into()));
+        }
         if !is_object(body.data.object) {
             return Err(EventError::NotAnEvent(
                 "`data.object` is not an object".into(),
@@ -344,6 +351,9 @@ mod tests {
             ("id", json!(null)),
             ("type", json!(5)),
             ("created", json!("yesterday")),
+            ("created", json!(-1)),
+            ("created", json!(LAST_SECOND + 1)),
+            ("created", json!(i64::MAX)),
             ("livemode", json!("false")),
             ("data", json!({})),
             ("data", json!({"object": "cus_1"})),
