@@ -59,6 +59,10 @@ PARTS = {
         "everything that Stripe can do wrong, at every function that asks it, leaves nothing half done",
         tested("tests/test_hostile_stripe.py", hostile=1),
     ),
+    "events": Part(
+        "20,000 disturbed events, signed as if Stripe had sent them, are taken or refused",
+        tested("tests/test_hostile_webhooks.py", "-k", "knees", cases=20_000),
+    ),
     "sync": Part(
         "100,000 objects are synced through 20 kill -9",
         tested("tests/test_sync.py", "-k", "killed_at_random", "--timeout=7200", "--sync-objects=100000"),
