@@ -4,15 +4,17 @@ use crate::checkout::required;
 use crate::connection::{self, as_owner};
 use crate::door;
 use crate::postgres::error::{Failure, surface};
-use crate::postgres::{memory, settings, spi};
+use crate::postgres::{constraints, memory, settings, spi};
 use crate::store::Tables;
-use ledger::{Key, Lock, Outcome, Row, STAGES, Scope, Stage, Store, Table};
+use ledger::{Cell, Key, Lock, Row, STAGES, Scope, Stage, Store, Table};
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_extern;
+use std::collections::HashSet;
+use std::hash::{BuildHasher, Hash, RandomState};
 use stripe::Environment;
 
 /// How much is computed at once: enough to make statements few, too little to fill the memory.
-const PAGE: i64 = 40;
+const PAGE: i64 = 200;
 
 /// After how many objects and rows whoever watches is told again.
 const TELL_AFTER: i64 = 10_000;
@@ -42,6 +44,30 @@ struct Rebuild {
     done: i64,
     /// Rows written and deleted.
     changed: i64,
+    /// What of the stage is done with.
+    covered: Covered,
+}
+
+/// Objects and rows by a hash alone, so that a million of them take no more than some 20 MB. One of
+/// two that share a hash may stay as it was: a chance in millions, for millions of rows.
+#[derive(Default)]
+struct Covered {
+    hasher: RandomState,
+    hashes: HashSet<u64>,
+}
+
+impl Covered {
+    fn add(&mut self, one: impl Hash) {
+        self.hashes.insert(self.hasher.hash_one(one));
+    }
+
+    fn has(&self, one: impl Hash) -> bool {
+        self.hashes.contains(&self.hasher.hash_one(one))
+    }
+}
+
+fn place(table: &'static Table, key: Vec<Cell>) -> impl Hash {
+    (table.name, key)
 }
 
 impl Rebuild {
@@ -61,11 +87,13 @@ impl Rebuild {
             tables,
             done: 0,
             changed: 0,
+            covered: Covered::default(),
         })
     }
 
     /// First what there should be, then whether there is anything else.
     fn stage(&mut self, stage: &Stage) -> Result<(), Failure> {
+        self.covered = Covered::default();
         for object_type in stage.objects {
             let mut after = String::new();
             while let Some(last) = memory::scratch(|| self.objects(object_type, &after))? {
@@ -84,31 +112,36 @@ impl Rebuild {
     /// A page of objects, and the last of them.
     fn objects(&mut self, object_type: &str, after: &str) -> Result<Option<Key>, Failure> {
         let mut keys = self.tables.keys_after(object_type, after, PAGE)?;
-        self.compute(&keys, Vec::new())?;
         self.count(keys.len());
-        Ok(keys.pop())
+        let last = keys.last().cloned();
+        keys.retain(|key| !self.covered.has(key));
+        self.compute(&keys, Vec::new())?;
+        Ok(last)
     }
 
     /// A page of rows, and the last of them.
     fn rows(&mut self, table: &'static Table, after: Option<&Row>) -> Result<Option<Row>, Failure> {
-        let rows = self.tables.rows_after(table, after, PAGE)?;
-        let last = rows.last().cloned();
+        let mut rows = self.tables.rows_after(table, after, PAGE)?;
         self.count(rows.len());
+        let last = rows.last().cloned();
+        rows.retain(|row| !self.covered.has(place(table, row.key())));
         self.compute(&[], rows)?;
         Ok(last)
     }
 
     fn compute(&mut self, keys: &[Key], rows: Vec<Row>) -> Result<(), Failure> {
-        match ledger::rebuild(&mut self.tables, keys, rows)? {
-            Outcome::Settled(changes) => {
-                self.changed += (changes.written.len() + changes.deleted.len()) as i64;
-            }
-            Outcome::Contended(_) => {
-                return Err(Failure::internal("somebody else holds a lock in a rebuild"));
-            }
+        if keys.is_empty() && rows.is_empty() {
+            return Ok(());
+        }
+        let rebuilt = ledger::rebuild(&mut self.tables, keys, rows)?;
+        let changes = rebuilt.changes;
+        self.changed += (changes.written.len() + changes.deleted.len()) as i64;
+        rebuilt.objects.iter().for_each(|key| self.covered.add(key));
+        for (table, key) in rebuilt.rows {
+            self.covered.add(place(table, key));
         }
         // A trigger that waits for the end would run as whoever commits.
-        spi::execute("set constraints all immediate", &[])?;
+        constraints::set_all_immediate();
         Ok(())
     }
 

@@ -162,17 +162,42 @@ pub fn reproject<S: Store>(
     run.close(outcome)
 }
 
+/// What a part of a rebuild did.
+#[derive(Debug)]
+pub struct Rebuilt {
+    /// What was written.
+    pub changes: Changes,
+    /// The objects of payments that are done with, whichever of them the part began with.
+    pub objects: Vec<Key>,
+    /// The rows that are as they should be, each by its table and its key.
+    pub rows: Vec<(&'static Table, Vec<Cell>)>,
+}
+
 /// Computes rows afresh, those of these mirrored objects and these rows themselves, and removes
 /// those of the rows that nothing mirrored supports any more: a mistake of somebody's, or of an
 /// earlier version of the projections.
 ///
 /// Waits until it has the environment to itself, and keeps it to the end of the transaction. A
 /// whole rebuild goes through the [`STAGES`], and in each page by page through the objects and
-/// then through the rows.
-pub fn rebuild<S: Store>(store: &mut S, keys: &[Key], rows: Vec<Row>) -> Result<Outcome, S::Error> {
+/// then through the rows. What an earlier page of the stage says is done with need not be gone
+/// through again.
+pub fn rebuild<S: Store>(store: &mut S, keys: &[Key], rows: Vec<Row>) -> Result<Rebuilt, S::Error> {
     let mut run = Run::new(store);
     let outcome = run.rebuild(keys, rows);
-    run.close(outcome)
+    let objects = std::mem::take(&mut run.paid);
+    let rows = run.drafts.keys().cloned();
+    let rows = rows.filter_map(|(table, key)| Some((*TABLES.get(table)?, key)));
+    let rows = rows.collect();
+    let changes = match run.close(outcome)? {
+        Outcome::Settled(changes) => changes,
+        // Whoever is alone needs no lock.
+        Outcome::Contended(_) => Changes::default(),
+    };
+    Ok(Rebuilt {
+        changes,
+        objects,
+        rows,
+    })
 }
 
 /// Why a run ends before it is done.
@@ -211,6 +236,8 @@ struct Run<'s, S: Store> {
     drafts: BTreeMap<(usize, Vec<Cell>), Row>,
     gone: BTreeMap<(usize, Vec<Cell>), Row>,
     dues: BTreeMap<Key, Due>,
+    /// The objects from which payments were computed.
+    paid: Vec<Key>,
 }
 
 impl<'s, S: Store> Run<'s, S> {
@@ -224,6 +251,7 @@ impl<'s, S: Store> Run<'s, S> {
             drafts: BTreeMap::new(),
             gone: BTreeMap::new(),
             dues: BTreeMap::new(),
+            paid: Vec::new(),
         }
     }
 
@@ -607,6 +635,7 @@ impl<'s, S: Store> Run<'s, S> {
         for object in objects.values() {
             self.due(object, projected.due.get(&object.key).copied());
         }
+        self.paid.extend(objects.into_keys().filter(pays_alone));
         Ok(())
     }
 
@@ -844,6 +873,18 @@ fn question<P: Projected>(column: &'static str, values: impl Iterator<Item = Cel
         column,
         values: values.into_iter().collect(),
     }
+}
+
+/// Whether nothing but payments is computed from an object.
+fn pays_alone(key: &Key) -> bool {
+    let types = [
+        "charge",
+        "invoice",
+        "invoice_payment",
+        "payment_intent",
+        "refund",
+    ];
+    types.contains(&key.object_type.as_str())
 }
 
 /// Where a row is written: by table, then by key.

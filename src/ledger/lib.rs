@@ -22,7 +22,9 @@ mod store;
 mod stored;
 mod table;
 
-pub use door::{Changes, Outcome, STAGES, Stage, mirror, observe, projects, rebuild, reproject};
+pub use door::{
+    Changes, Outcome, Rebuilt, STAGES, Stage, mirror, observe, projects, rebuild, reproject,
+};
 pub use events::EVENTS;
 pub use links::{Link, Links, SESSION_ROW};
 pub use mirror::{Mirrored, Object};
