@@ -29,7 +29,11 @@ fn rebuild(environment: Option<&str>, fire_triggers: Option<bool>) -> i64 {
         as_owner(|| {
             settings::with_source("rebuild", || {
                 let mut rebuild = Rebuild::begin(environment, fires_triggers)?;
-                STAGES.iter().try_for_each(|stage| rebuild.stage(stage))?;
+                let mut stages = || STAGES.iter().try_for_each(|stage| rebuild.stage(stage));
+                match fires_triggers {
+                    true => stages()?,
+                    false => settings::without_triggers(stages)?,
+                }
                 Ok(rebuild.changed)
             })
         })

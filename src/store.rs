@@ -335,16 +335,10 @@ impl Store for Tables {
     }
 
     fn delete(&mut self, rows: Vec<Row>) -> Result<(), Failure> {
-        for row in rows {
-            let key: Result<Vec<DatumWithOid>, Failure> = row
-                .table
-                .key
-                .iter()
-                .map(|name| argument(column_type(row.table, name)?, row.get(name)))
-                .collect();
-            deleting(row.table).execute(&key?)?;
+        match self.fires_triggers {
+            true => delete(rows),
+            false => settings::with_triggers(|| delete(rows)),
         }
-        Ok(())
     }
 
     fn set_due(&mut self, dues: &[(Key, Option<Due>)]) -> Result<(), Failure> {
@@ -375,6 +369,19 @@ fn upsert(rows: Vec<Row>) -> Result<Vec<Row>, Failure> {
         }
     }
     Ok(written)
+}
+
+fn delete(rows: Vec<Row>) -> Result<(), Failure> {
+    for row in rows {
+        let key: Result<Vec<DatumWithOid>, Failure> = row
+            .table
+            .key
+            .iter()
+            .map(|name| argument(column_type(row.table, name)?, row.get(name)))
+            .collect();
+        deleting(row.table).execute(&key?)?;
+    }
+    Ok(())
 }
 
 /// The columns of the mirror that every reading statement selects.

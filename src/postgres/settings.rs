@@ -294,8 +294,15 @@ pub fn with_source<R>(source: &str, stretch: impl FnOnce() -> R) -> R {
 
 /// Runs `stretch` without firing triggers on what it writes, as a restore does. Foreign keys are
 /// triggers too.
+///
+/// Every change to it and back has the backend plan all its statements anew: not for each of many.
 pub fn without_triggers<R>(stretch: impl FnOnce() -> R) -> R {
     with(c"session_replication_role", "replica", stretch)
+}
+
+/// Runs `stretch`, inside [`without_triggers`] or not, firing them.
+pub fn with_triggers<R>(stretch: impl FnOnce() -> R) -> R {
+    with(c"session_replication_role", "origin", stretch)
 }
 
 /// Runs `stretch` with a setting changed, whoever may change it otherwise.
