@@ -1,5 +1,7 @@
 //! The join and the pure projections.
 
+#![forbid(unsafe_code)]
+
 mod body;
 mod canonical;
 mod chain;

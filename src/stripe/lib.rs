@@ -5,6 +5,7 @@
 //! asks. [`simulation`] makes up what Stripe would tell. Everything is a pure function but the
 //! client, whose transport is handed to it.
 
+#![forbid(unsafe_code)]
 // An object of Stripe's has more fields than json! takes without it.
 #![recursion_limit = "256"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from harness import TARGET, Unmet, output, run, say, toolchain
+from harness import TARGET, run, toolchain
 from harness.postgres import Postgres
 
 TARGETS = ("signature", "event", "join", "projections")
@@ -20,7 +20,7 @@ LIMITS = ("-max_len=4096", "-len_control=0", "-timeout=20", "-rss_limit_mb=1024"
 
 def fuzzed(_: Postgres) -> bool:
     """Whether every target stands all that is tried."""
-    _install()
+    toolchain.install("cargo-fuzz", "0.13.2")
     how = ("--sanitizer", "none", "--fuzz-dir", "tests/fuzz", "--features", "libfuzzer", "--target-dir", HOME)
     if not run("cargo", "fuzz", "build", *how):
         return False
@@ -31,11 +31,3 @@ def fuzzed(_: Postgres) -> bool:
         time = f"-max_total_time={SECONDS}"
         stood.append(run("cargo", "fuzz", "run", *how, target, corpus, "--", time, *LIMITS, "-print_final_stats=1"))
     return all(stood)
-
-
-def _install() -> None:
-    if output("cargo", "fuzz", "--version"):
-        return
-    say("installing cargo-fuzz into target/tools (a minute, once)")
-    if not run("cargo", "install", "--locked", "--root", toolchain.TOOLS, "cargo-fuzz@0.13.2"):
-        raise Unmet("cargo-fuzz could not be installed; the lines above say why.")

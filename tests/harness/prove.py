@@ -34,6 +34,12 @@ def tested(*arguments: str, **sizes: int) -> Callable[[Postgres], bool]:
     return prove
 
 
+def denied(_: Postgres) -> bool:
+    """Without the advisories: they need a database that is fetched from GitHub."""
+    toolchain.install("cargo-deny", "0.20.2")
+    return run("cargo", "deny", "--workspace", "check", "--config", "tests/deny.toml", "bans", "licenses", "sources")
+
+
 PARTS = {
     "crash": Part(
         "400 times kill -9 in the middle of everything loses nothing and does nothing twice",
@@ -58,6 +64,10 @@ PARTS = {
     "hostile": Part(
         "everything that Stripe can do wrong, at every function that asks it, leaves nothing half done",
         tested("tests/test_hostile_stripe.py", hostile=1),
+    ),
+    "deny": Part(
+        "cargo-deny finds no dependency, licence or source that tests/deny.toml forbids",
+        denied,
     ),
     "events": Part(
         "20,000 disturbed events, signed as if Stripe had sent them, are taken or refused",

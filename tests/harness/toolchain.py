@@ -108,3 +108,12 @@ def install_postrust() -> None:
     # Unoptimised it builds in half the time, and is fast enough for tests.
     unoptimised = ("--debug", "--config", "profile.dev.debug=false")
     run("cargo", "install", *unoptimised, "--root", TOOLS, "postrust-server@3.1.0")
+
+
+def install(command: str, version: str) -> None:
+    """A command of cargo's, in target/tools unless the machine has one."""
+    if output("cargo", command.removeprefix("cargo-"), "--version"):
+        return
+    say(f"installing {command} {version} into target/tools (a few minutes, once)")
+    if not run("cargo", "install", "--locked", "--root", TOOLS, f"{command}@{version}"):
+        raise Unmet(f"{command} {version} could not be installed; the lines above say why.")
