@@ -31,8 +31,11 @@ DIGITS = 8
 """So many of an id's last characters give way to the number of the round."""
 
 
-def write(path: Path, counted: tuple[str, ...], most: int, seconds: int) -> None:
-    """Lays out an account with so many objects of the types counted, spread over so many seconds before now."""
+def write(path: Path, counted: tuple[str, ...], most: int, seconds: int) -> int:
+    """Lays out an account with so many objects of the types counted, spread over so many seconds before now.
+
+    How many there are of these types in the end.
+    """
     with FakeStripe(seed=1) as stripe:
         stripe.clock.advance(-seconds)
         for live in stories(stripe.control):
@@ -45,6 +48,7 @@ def write(path: Path, counted: tuple[str, ...], most: int, seconds: int) -> None
     ids = {id for kind in PATHS for object in objects[kind] for id in _ids(object)} - shared
     lists = {PATHS[kind]: [_sketch(object, ids) for object in objects[kind]] for kind in PATHS}
     path.write_text(json.dumps({"rounds": rounds, "apart": seconds // (rounds + 1), "lists": lists}))
+    return sum(1 if object["id"] in shared else rounds for kind in counted for object in objects[kind])
 
 
 def _ids(value: Any) -> Iterator[str]:

@@ -9,7 +9,7 @@ from psycopg import sql
 
 from fake_stripe import FakeStripe
 from fake_stripe.history import LISTED
-from harness import bench_account, database, say
+from harness import Unmet, bench_account, database, say
 from harness.bench_checkout import certificates, trust
 from harness.cluster import Cluster
 from harness.database import Database
@@ -29,7 +29,9 @@ PROJECTED = (
     *("payment_history", "invoices", "disputes"),
 )
 
-OBJECTS = "select count(*) from payments.stripe_objects"
+OBJECTS = "select count(*) from payments.stripe_objects where object_type in ({})".format(
+    ", ".join(f"'{kind}'" for kind in LISTED)
+)
 SYNC = [
     ("sync, the first", "", "call payments.sync('test')", OBJECTS),
     ("sync, nothing new", "vacuum analyze", "call payments.sync('test')", OBJECTS),
@@ -74,13 +76,15 @@ def _run(
 ) -> None:
     """Takes these steps in a shop of its own, with so many objects of these types at Stripe."""
     account = Path(certificates, "account")
-    bench_account.write(account, types, size, seconds)
+    expected = bench_account.write(account, types, size, seconds)
     shop = _connected(cluster)
     order = {"dsn": shop.dsn, "database": shop.name, "certificates": certificates, "account": str(account)}
     work = [{"prepare": prepare, "statement": statement, "count": count} for _, prepare, statement, count in steps]
     told = bench.client("steps", {**order, "steps": work})
     shop.close()
     for (name, *_), step in zip(steps, told):
+        if step["count"] != expected:
+            raise Unmet(f"{name}: {step['count']} are here, and {expected} at Stripe")
         _tell(bench, name, step)
 
 
