@@ -248,6 +248,37 @@ def test_an_update_keeps_what_users_added(old):
     assert old.value("select relforcerowsecurity from pg_class where oid = 'payments.prices'::regclass")
 
 
+def test_an_update_keeps_foreign_keys_onto_every_key_of_ours(old):
+    """What they depend on stays as it is, though this version would write it otherwise."""
+    old.execute(
+        """
+        do $$
+        declare
+            key record;
+        begin
+            for key in
+                select conrelid::regclass as table, conname as name, pg_get_constraintdef(oid) as definition,
+                    substring(pg_get_constraintdef(oid) from '\\(.*\\)') as columns
+                from pg_constraint
+                where connamespace = 'payments'::regnamespace and contype in ('p', 'u')
+                    and conrelid <> 'payments.secrets'::regclass
+            loop
+                execute format('create table public.%I (like %s)', 'of_' || key.name, key.table);
+                execute format(
+                    'alter table public.%I add foreign key %s references %s %2$s', 'of_' || key.name, key.columns, key.table);
+            end loop;
+        end
+        $$
+        """
+    )
+    foreign_keys = "select pg_get_constraintdef(oid) from pg_constraint where contype = 'f' order by 1"
+    before = old.execute(foreign_keys).fetchall()
+    assert len(before) > len(seasoned.TABLES)
+    update(old)
+    assert old.execute(foreign_keys).fetchall() == before
+    seasoned.sell(old)
+
+
 def test_an_update_before_install_makes_no_table(empty_db):
     for release in RELEASED:
         empty_db.execute(f"create extension payments version '{release}'")

@@ -41,7 +41,16 @@ attribute as (
 
 -- Foreign keys are users' alone, and not null is the attribute's.
 constraint_ as (
-    select conrelid as relation, conname as name, pg_get_constraintdef(oid) as definition
+    select
+        conrelid as relation,
+        conname as name,
+        pg_get_constraintdef(oid) as definition,
+        conindid as index,
+        (
+            select array_agg(attname order by attname)
+            from pg_attribute
+            where attrelid = conrelid and attnum = any (conkey)
+        ) as columns
     from pg_constraint
     where contype in ('p', 'u', 'c')
 ),
@@ -137,6 +146,12 @@ from (
     where not exists (
         select from constraint_ theirs
         where theirs.relation = actual and theirs.definition = ours.definition
+    )
+    -- A key that users' foreign keys depend on cannot be dropped, and the order of its columns is a
+    -- matter of speed alone.
+    and not (
+        outdated.columns is not distinct from ours.columns
+        and exists (select from pg_constraint where contype = 'f' and conindid = outdated.index)
     )
 
     union all
