@@ -285,11 +285,12 @@ def test_every_wait_ends_at_once_and_leaves_nothing(shop, library, capsys):
         grown = [last - first for first, last in zip(sizes[0], sizes[-1])]
         print(f"after {len(sizes)} calls that were ended the backends are {min(grown)} to {max(grown)} kB bigger than after one")
     for name, reactions in took.items():
-        times = sorted(time for time, _ in reactions)
-        assert statistics.median(times) < 0.1, name
-        # A busy machine lets anybody wait now and then, which is no more than that.
-        assert times[len(times) * 95 // 100] < 0.1 + max(slept[name]), max(reactions)
-        assert times[-1] < 1, max(reactions)
+        ours, theirs = sorted(time for time, _ in reactions), sorted(slept[name])
+        most = len(ours) * 95 // 100
+        # On a busy machine everybody waits now and then, and pg_sleep says for how long.
+        assert statistics.median(ours) < 0.1, name
+        assert ours[most] < 0.1 + theirs[most], name
+        assert ours[-1] < 1 + theirs[-1], max(reactions)
     assert max(grown) < 1024
     # A lookup cannot be ended; the next call for the same name waits for its thread, by two sockets.
     at_most = {"locks": 0, "connections": 0, "sockets": 2, "threads": 1}
@@ -312,8 +313,12 @@ def what_is_held(db: Database, backends: list[Backend], stallers: list[Staller])
 
 
 def report(took: dict[str, list[tuple[float, str]]], slept: dict[str, list[float]]) -> None:
-    print("\nmilliseconds until a wait ended, and a pg_sleep beside it: median, worst")
+    print("\nmilliseconds until a wait ended, and a pg_sleep beside it: median, 95 of 100, worst")
     for name, reactions in took.items():
-        times = [time for time, _ in reactions]
-        ours, theirs = (f"{statistics.median(each) * 1000:6.1f} {max(each) * 1000:6.1f}" for each in (times, slept[name]))
-        print(f"{name:22} {ours}  {theirs}  ({len(times)} times; the worst: {max(reactions)[1]})")
+        ours, theirs = (_figures(times) for times in ([time for time, _ in reactions], slept[name]))
+        print(f"{name:22} {ours}   {theirs}   ({len(reactions)} times; the worst: {max(reactions)[1]})")
+
+
+def _figures(times: list[float]) -> str:
+    of_a_hundred = statistics.quantiles(times, n=100, method="inclusive")
+    return "".join(f"{time * 1000:7.1f}" for time in (of_a_hundred[49], of_a_hundred[94], max(times)))
