@@ -92,10 +92,11 @@ def _count(db: Database, table: str) -> int:
 def test_the_table_and_the_csv_say_the_same(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     figures = [Figure("webhook", "1 connection", "p50", "ms", 1.5, 3.0), Figure("webhook", "1 connection", "rows", "", 7)]
     bench.table(figures)
-    bench.write(figures, tmp_path / "bench.csv")
+    bench.write(figures, ("2 cores", "PostgreSQL 18.6", "abc"), tmp_path / "bench.csv")
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == ["webhook", "1", "connection", "p50", "1.50", "3.00", "0.50", "ms"]
     with (tmp_path / "bench.csv").open() as file:
         first, second = csv.DictReader(file)
     assert (first["measure"], first["ours"], first["beside"], first["ratio"]) == ("p50", "1.5", "3.0", "0.5")
     assert (second["ours"], second["beside"], second["ratio"]) == ("7", "", "")
+    assert (second["machine"], second["postgres"], second["revision"]) == ("2 cores", "PostgreSQL 18.6", "abc")

@@ -120,12 +120,13 @@ def main() -> int:
             ITEMS[name].measure(bench)
     finally:
         # What was measured before something went wrong is worth as much.
-        say(f"{machine()}; {installation.label}; {revision()}")
+        about = (machine(), installation.label, revision())
+        say("; ".join(about))
         table(bench.figures)
         for name in items:
             if ITEMS[name].beside:
                 print(f"    {name}: beside {ITEMS[name].beside}")
-        write(bench.figures, options.csv)
+        write(bench.figures, about, options.csv)
     return 0
 
 
@@ -184,13 +185,15 @@ def _number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2f}"
 
 
-def write(figures: list[Figure], path: Path) -> None:
+def write(figures: list[Figure], about: tuple[str, str, str], path: Path) -> None:
+    """Writes the figures, one a line, each with what it was measured on."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(["item", "case", "measure", "unit", "ours", "beside", "ratio"])
+        heads = ("item", "case", "measure", "unit", "ours", "beside", "ratio", "machine", "postgres", "revision")
+        rows.writerow(heads)
         for f in figures:
-            rows.writerow([f.item, f.case, f.measure, f.unit, f.ours, f.beside, f.ratio])
+            rows.writerow([f.item, f.case, f.measure, f.unit, f.ours, f.beside, f.ratio, *about])
     print(f"    written to {path}")
 
 
