@@ -77,8 +77,8 @@ WRONG = {
     # No answer in time
     "silence": fault("PT504", "silent"),
     "silence after the deed": fault("PT504", "silent", processed=True),
-    "late": fault("PT504", "delay", before=3),
-    "late after the deed": fault("PT504", "delay", after=3),
+    "late": fault("PT504", "delay", before=1.5),
+    "late after the deed": fault("PT504", "delay", after=1.5),
     "dripping": fault("PT504", "drip", seconds=0.05),
     "dripping head": fault("PT504", "drip", style="head", seconds=0.05),
     "ever provisional": fault("PT502 PT504", "provisional", seconds=0.02),
@@ -332,6 +332,17 @@ class Hostile(Shop):
     def number(self) -> int:
         return next(self._numbers)
 
+    def again(self, name: str, arguments: dict[str, Any]) -> Any:
+        """Calls once more; later, where Stripe is still at work on what it was asked before."""
+        deadline = time.monotonic() + 5
+        while True:
+            try:
+                return self.call(name, self.connection, arguments)
+            except psycopg.Error as error:
+                if error.sqlstate != "PT409" or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.1)
+
     def written(self) -> dict[str, str]:
         """A digest of each table, but for how far lists were read."""
         tables = self.db.execute(
@@ -387,7 +398,7 @@ def test_what_stripe_does_wrong_is_told_and_leaves_nothing(hostile, wrong, name,
     assert hostile.connection.execute("select pg_backend_pid()").fetchone() == (hostile.pid,)
 
     hostile.db.execute("update payments.sync_runs set resume_at = null")
-    assert hostile.call(name, hostile.connection, arguments) is not None
+    assert hostile.again(name, arguments) is not None
     assert hostile.made(call.makes) == (1 if call.replaces else made + (call.makes is not None))
     assert hostile.connection.info.backend_pid == hostile.pid
 

@@ -503,15 +503,14 @@ def test_no_name_of_the_callers_runs_with_rights_of_ours(shadowed):
     assert shop.portal(user, subject={"type": "user", "id": "alice"}, return_url="https://shop.example/").url
 
 
-def test_no_name_of_an_administrators_runs_with_rights_of_ours(shadowed):
-    """Who runs the payments does not own the tables, and must not become who does."""
-    shop = shadowed
+def administration(shop: Shop) -> dict[str, tuple]:
+    """What an administrator calls, with arguments that mean something, in an order that does."""
     shop.buy("alice", mode="subscription")
     item = shop.db.execute("select * from payments.subscription_items").fetchone()
     event = shop.db.value("select stripe_event_id from payments.webhook_events limit 1")
     row = shop.db.execute("select * from payments.subscriptions").fetchone()
     payment = shop.db.value("select id from payments.payment_history limit 1")
-    calls = {
+    return {
         "set_stripe_key": ("test", shop.stripe.test_key),
         "set_webhook_secret": ("test", "whsec_" + "b" * 32),
         "configure_webhook": ("test", "https://shop.example/rpc/stripe_webhook"),
@@ -548,10 +547,10 @@ def test_no_name_of_an_administrators_runs_with_rights_of_ours(shadowed):
         "prune_webhook_events": ("0 seconds",),
         "remove_stripe_key": ("test",),
     }
-    for_admins = {name for name, roles in FUNCTIONS.items() if ADMIN & roles and roles != set(ROLES)}
-    # Webhooks come in by the test above.
-    assert calls.keys() == for_admins - {"handle_webhook"}
-    connection = trapped(shop.db, "service_role")
+
+
+def fails(connection: psycopg.Connection, calls: dict[str, tuple]) -> dict[str, tuple]:
+    """Which of the calls fail, and with what."""
     failed = {}
     for name, arguments in calls.items():
         verb = "call" if name in ("sync", "poll_events") else "select"
@@ -560,7 +559,27 @@ def test_no_name_of_an_administrators_runs_with_rights_of_ours(shadowed):
             connection.execute(f"{verb} payments.{name}({marks})", arguments)
         except psycopg.Error as error:
             failed[name] = (error.sqlstate, str(error))
-    assert failed == {}
+    return failed
+
+
+def test_no_name_of_an_administrators_runs_with_rights_of_ours(shadowed):
+    """Who runs the payments does not own the tables, and must not become who does."""
+    calls = administration(shadowed)
+    for_admins = {name for name, roles in FUNCTIONS.items() if ADMIN & roles and roles != set(ROLES)}
+    # Webhooks come in by the test above.
+    assert calls.keys() == for_admins - {"handle_webhook"}
+    assert fails(trapped(shadowed.db, "service_role"), calls) == {}
+
+
+def test_forced_row_level_security_holds_up_no_function(shop):
+    """The owner of the tables is then held to policies like everybody, and there are none for it."""
+    shop.db.execute("select payments.grant_webhook('anon'), payments.grant_admin('service_role')")
+    for table in READ_BY_ADMIN - {"refunds"}:
+        shop.db.execute(f"alter table payments.{table} force row level security")
+    assert shop.db.connect(OWNER).execute("select count(*) from payments.stripe_connections").fetchone()[0] == 0
+    assert fails(shop.db.connect("service_role"), administration(shop)) == {}
+    bought = "select count(*) from payments.payment_history where subject_id = 'alice'"
+    assert shop.db.value(bought) > 0
 
 
 @pytest.mark.parametrize(
@@ -591,6 +610,77 @@ def test_a_trigger_of_the_callers_that_waits_runs_as_the_caller(shadowed, role, 
             assert received
             for delivery in received:
                 assert shop.receive(delivery, connection).status in ("processed", "ignored")
+
+
+# Tenants and environments
+
+
+def test_every_function_of_an_apps_refuses_the_environment_that_is_closed_to_it(shop):
+    asked = shop.db.execute(
+        """
+        select proname::text as name,
+               format('select payments.%%I(%%s)', proname,
+                      (select string_agg(
+                                  case when argument = 'environment' then quote_literal('live')
+                                       when type in ('json'::regtype, 'jsonb'::regtype)
+                                       then quote_literal('{"type": "user", "id": "alice"}')
+                                       else quote_literal('x')
+                                  end || '::' || format_type(type, null),
+                                  ', ' order by place)
+                         from unnest(proargnames[:pronargs], proargtypes::oid[])
+                              with ordinality as given (argument, type, place))) as call
+          from pg_proc
+         where pronamespace = 'payments'::regnamespace and 'environment' = any (proargnames[:pronargs])
+        """,
+        [],
+    ).fetchall()
+    of_apps = [function for function in asked if APP & FUNCTIONS[function.name]]
+    assert len(of_apps) >= 3
+    for role in sorted(APP):
+        connection = shop.db.connect(role)
+        connection.execute("select set_config('request.jwt.claims', '{\"sub\": \"alice\"}', false)")
+        for function in of_apps:
+            error = outcome(connection, function.call)
+            assert error is not None, (role, function.name)
+            detail = json.loads(error.diag.message_detail or "{}")
+            assert (error.sqlstate, detail.get("code")) == ("42501", "environment_closed"), (role, function, error)
+    assert shop.sessions() == []
+
+
+def test_a_tenant_meets_nothing_of_anothers_in_any_table_or_view(shop):
+    """Under the policy that the README shows, on everything that names a subject."""
+    tables = [
+        name
+        for (name,) in shop.db.execute(
+            "select relname::text from pg_class join pg_attribute on attrelid = pg_class.oid "
+            "where relnamespace = 'payments'::regnamespace and relkind in ('r', 'v') and attname = 'subject_id'"
+        )
+    ]
+    assert "refunds" in tables
+    for table in tables:
+        shop.db.execute(f"grant select on payments.{table} to authenticated")
+        if table != "refunds":
+            shop.db.execute(
+                f"create policy own on payments.{table} for select to authenticated "
+                "using (subject_type = 'user' and subject_id = public.user_id())"
+            )
+    shop.buy("alice", mode="subscription")
+    payment = shop.buy("alice")
+    shop.portal("alice", return_url="https://shop.example/")
+    row = shop.db.execute(
+        "select id from payments.payment_history where stripe_checkout_session_id = %s",
+        (payment.stripe_checkout_session_id,),
+    ).fetchone()
+    shop.db.execute("select payments.refund_payment('test', %s)", (row.id,))
+    for user, sees in (("alice", True), ("bob", False)):
+        with shop.db.request(user) as request:
+            for table in tables:
+                found = request.execute(f"select subject_id from payments.{table}").fetchall()
+                assert bool(found) is sees, (user, table)
+                assert {one.subject_id for one in found} <= {"alice"}
+    for function in (shop.checkout, shop.portal):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            function("bob", subject={"type": "user", "id": "alice"})
 
 
 # Forged requests
