@@ -56,9 +56,10 @@ class Wrong:
             control.fault(**{"times": None, "method": method, **self.fault})
         if self.base:
             connection.execute("select set_config('payments.stripe_api_base', %s, false)", (self.base,))
+        connection.execute(f"set payments.http_timeout = '{BUDGET * 1000:.0f}ms'")
         yield
         control.clear_faults()
-        connection.execute("reset payments.stripe_api_base")
+        connection.execute("reset payments.stripe_api_base; reset payments.http_timeout")
 
 
 def fault(states: str, kind: str, **options: Any) -> Wrong:
@@ -324,8 +325,6 @@ class Hostile(Shop):
         self.admin = db.connect()
         self.connection = db.connect()
         self.pid = self.connection.info.backend_pid
-        for name, value in (("http_timeout", BUDGET), ("http_connect_timeout", BUDGET / 2)):
-            self.connection.execute(f"set payments.{name} = '{value * 1000:.0f}ms'")
         self.connection.execute("set payments.http_max_response_size = '2MB'")
         self._numbers = itertools.count(1)
 
