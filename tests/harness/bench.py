@@ -139,7 +139,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("items", nargs="*", metavar="item", help=f"which of {', '.join(ITEMS)} (default: all)")
     parser.add_argument("--pg", type=int, metavar="18", help="this major (default: the machine's own)")
     parser.add_argument("--quick", action="store_true", help="smaller, in seconds; the figures are rough")
-    parser.add_argument("--full", action="store_true", help="millions of rows, in hours")
+    parser.add_argument("--full", action="store_true", help="millions of rows; takes hours, and 60 GB of disk")
     default = TARGET / "bench.csv"
     parser.add_argument("--csv", type=Path, default=default, metavar="FILE", help="where the figures go (%(default)s)")
     options = parser.parse_args()
