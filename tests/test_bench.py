@@ -100,3 +100,16 @@ def test_the_table_and_the_csv_say_the_same(tmp_path: Path, capsys: pytest.Captu
     assert (first["measure"], first["ours"], first["beside"], first["ratio"]) == ("p50", "1.5", "3.0", "0.5")
     assert (second["ours"], second["beside"], second["ratio"]) == ("7", "", "")
     assert (second["machine"], second["postgres"], second["revision"]) == ("2 cores", "PostgreSQL 18.6", "abc")
+
+
+def test_more_instructions_than_before_are_told(tmp_path: Path) -> None:
+    def figure(count: float) -> Figure:
+        return Figure("micro", "parse", "instructions", "per event", count)
+
+    bench.write([figure(1000)], ("", "", ""), tmp_path / "before.csv")
+    assert bench.dearer([figure(1019)], tmp_path / "before.csv") == []
+    assert bench.dearer([figure(1021)], tmp_path / "before.csv") == [
+        "micro, parse: 1,000 instructions became 1,021",
+    ]
+    slower = Figure("micro", "parse", "time", "µs/event", 1e9)
+    assert bench.dearer([slower], tmp_path / "before.csv") == []

@@ -1,10 +1,10 @@
 """Everything between a bare clone and a test: toolchain, Postgres, servers.
 
-`tests/run.sh`, `tests/prove.sh` and `tests/demo.sh` are thin; what they do is here, in the order
+`tests/run.sh`, `tests/prove.sh`, `tests/bench.sh` and `tests/demo.sh` are thin; what they do is here, in the order
 in which it happens: `venv.sh` makes the Python, `toolchain` finds Rust,
 `postgres` gets private copies of Postgres, `extension` builds into them,
-`cluster` and `database` run servers on them, `plan`, `prove` and `demo` are the
-commands.
+`cluster` and `database` run servers on them, `plan`, `prove`, `bench` and
+`demo` are the commands.
 """
 
 from __future__ import annotations

@@ -43,6 +43,10 @@ SETTINGS = {
 }
 
 
+TOLERATED = 1.02
+"""Times as many instructions as before: ids and times of day make some tenths of a percent."""
+
+
 @dataclass(frozen=True)
 class Figure:
     """One thing measured, beside what its item is compared with."""
@@ -127,7 +131,7 @@ def main() -> int:
             if ITEMS[name].beside:
                 print(f"    {name}: beside {ITEMS[name].beside}")
         write(bench.figures, about, options.csv)
-    return 0
+    return int(bool(options.against and dearer(bench.figures, options.against)))
 
 
 def _parse() -> argparse.Namespace:
@@ -142,10 +146,26 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--full", action="store_true", help="millions of rows; takes hours, and 60 GB of disk")
     default = TARGET / "bench.csv"
     parser.add_argument("--csv", type=Path, default=default, metavar="FILE", help="where the figures go (%(default)s)")
+    against = "fail if anything takes 2 %% more instructions than in this CSV of the same items and options"
+    parser.add_argument("--against", type=Path, metavar="FILE", help=against)
     options = parser.parse_args()
     if unknown := [item for item in options.items if item not in ITEMS]:
         parser.error(f"no such item: {', '.join(unknown)}")
     return options
+
+
+def dearer(figures: list[Figure], before: Path) -> list[str]:
+    """What takes more instructions than it did; times are not compared, which differ by themselves."""
+    with before.open() as file:
+        known = {(row["item"], row["case"], row["measure"]): float(row["ours"]) for row in csv.DictReader(file)}
+    counted = [figure for figure in figures if figure.measure == "instructions"]
+    grown = []
+    for figure in counted:
+        was = known.get((figure.item, figure.case, figure.measure))
+        if was and figure.ours > was * TOLERATED:
+            grown.append(f"{figure.item}, {figure.case}: {was:,.0f} instructions became {figure.ours:,.0f}")
+    print("\n".join(grown) or f"    {len(counted)} counts of instructions, none {TOLERATED - 1:.0%} higher than before")
+    return grown
 
 
 def machine() -> str:
