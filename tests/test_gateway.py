@@ -170,8 +170,12 @@ class TestWhoCalls:
         shop.db.execute("create schema api; grant usage on schema api to anon")
         with Postrust(shop.db, "api") as gateway:
             assert gateway.rpc(CHECKOUT, shirt).status == 404
-            shop.db.execute("select payments.expose('api')")
             deadline = time.monotonic() + 10
+            # It serves before it listens, and what is told before that nobody hears.
+            while not shop.db.value("select count(*) from pg_stat_activity where query ilike 'listen %'"):
+                assert time.monotonic() < deadline, "the gateway does not listen"
+                time.sleep(0.05)
+            shop.db.execute("select payments.expose('api')")
             while (status := gateway.rpc(CHECKOUT, shirt).status) == 404 and time.monotonic() < deadline:
                 time.sleep(0.05)
             assert status == 200
