@@ -93,10 +93,10 @@ impl Tables {
         static ONE: LazyLock<Statement> = LazyLock::new(|| {
             Statement::composed(format!(
                 "select {MIRRORED}
-                   from payments.stripe_objects as object
-                  where object.environment = $1
-                    and object.object_type = $2
-                    and object.object_id = $3"
+                   from payments.stripe_objects
+                  where environment = $1
+                    and object_type = $2
+                    and object_id = $3"
             ))
         });
         let key = [key.object_type.as_str().into(), key.id.as_str().into()];
@@ -122,23 +122,16 @@ impl Tables {
 
     /// The states of these objects and why they are due, their rows locked in the order of the keys.
     fn locked(&self, keys: &[&Key]) -> Result<HashMap<Key, (Mirrored, Option<String>)>, Failure> {
-        static LOCKED: LazyLock<Statement> = LazyLock::new(|| {
-            Statement::composed(format!(
-                "select found.*
-                   from unnest($2::text[], $3::text[]) as wanted (object_type, object_id)
-                  cross join lateral (
-                        select {MIRRORED}
-                          from payments.stripe_objects as object
-                         where object.environment = $1
-                           and object.object_type = wanted.object_type
-                           and object.object_id = wanted.object_id
-                           for update
-                        ) as found",
-            ))
-        });
+        fn locking(several: bool) -> Statement {
+            let by_key = lookup(OBJECTS, &OBJECT_KEY, 2, several, "for update");
+            Statement::composed(by_key)
+        }
+        static ONE: LazyLock<Statement> = LazyLock::new(|| locking(false));
+        static SEVERAL: LazyLock<Statement> = LazyLock::new(|| locking(true));
+        let statement: &'static Statement = if keys.len() == 1 { &ONE } else { &SEVERAL };
         let (types, ids) = parted(keys.iter().copied());
         let arguments = [self.environment.as_str().into(), types.into(), ids.into()];
-        let known = LOCKED.rows(&arguments, |row| {
+        let known = statement.rows(&arguments, |row| {
             let (state, due) = mirrored(row)?;
             Ok((state.key().clone(), (state, due)))
         })?;
@@ -289,7 +282,9 @@ impl Store for Tables {
             let (types, ids) = parted(keys.iter());
             arguments.extend([types.into(), ids.into()]);
         }
-        let statement = reading(!keys.is_empty(), links.keys().copied().collect());
+        let by_link = links.iter().map(|(link, ids)| (*link, ids.len() > 1));
+        let by_key = (!keys.is_empty()).then_some(keys.len() > 1);
+        let statement = reading((by_key, by_link.collect()));
         arguments.extend(links.into_values().map(DatumWithOid::from));
         let mut found = statement.rows(&arguments, |row| {
             let (state, due) = mirrored(row)?;
@@ -313,7 +308,7 @@ impl Store for Tables {
         {
             let kind = column_type(table, column)?;
             let values: Vec<String> = values.iter().filter_map(as_text).collect();
-            let statement = finding(table, column, kind);
+            let statement = finding(table, column, kind, values.len() > 1);
             let rows = statement
                 .rows(&[self.environment.as_str().into(), values.into()], |row| {
                     cells(table, row)
@@ -385,8 +380,8 @@ fn delete(rows: Vec<Row>) -> Result<(), Failure> {
 }
 
 /// The columns of the mirror that every reading statement selects.
-const MIRRORED: &str = "object.object_type, object.object_id, object.body::text,
-    extract(epoch from object.as_of)::bigint, object.deleted, object.evidence::text, object.due";
+const MIRRORED: &str = "object_type, object_id, body::text as body,
+    extract(epoch from as_of)::bigint as as_of, deleted, evidence::text as evidence, due";
 
 /// A row of the mirror, as [`MIRRORED`] selects it.
 fn mirrored(row: &spi::Row) -> Result<(Mirrored, Option<String>), Failure> {
@@ -414,49 +409,69 @@ fn parted<'a>(keys: impl Iterator<Item = &'a Key>) -> (Vec<&'a str>, Vec<&'a str
         .unzip()
 }
 
-/// The statement that reads objects by key and those that have these links, or only what of it is
-/// asked for.
+/// The mirror, as [`lookup`] wants a table.
+const OBJECTS: (&str, &str) = (MIRRORED, "stripe_objects");
+
+const OBJECT_KEY: [(&str, &str); 2] = [("object_type", "text"), ("object_id", "text")];
+
+/// Selects from a table the rows of the environment $1 in which columns of these types have one of
+/// the values that arrays of text name, the first array being the parameter at `place`.
 ///
-/// Each id is looked up by itself, as OFFSET 0 keeps it: of `= any (…)` the planner, which knows
-/// nothing of a new table, thinks that reading all objects of a type is as cheap.
-fn reading(by_key: bool, links: Vec<Link>) -> &'static Statement {
-    type Statements = HashMap<(bool, Vec<Link>), &'static Statement>;
-    static STATEMENTS: LazyLock<Mutex<Statements>> = LazyLock::new(Mutex::default);
+/// Each value is looked up by itself, as OFFSET 0 keeps it: of `= any (…)` the planner, which knows
+/// nothing of a new table, thinks that reading the whole environment is as cheap. One value alone,
+/// as there mostly is, needs no join.
+fn lookup(
+    (selected, table): (&str, &str),
+    columns: &[(&str, &str)],
+    place: usize,
+    several: bool,
+    suffix: &str,
+) -> String {
+    let is_value = |((column, kind), place): (&(&str, &str), usize)| match several {
+        true => format!("{column} = wanted.value_{place}::{kind}"),
+        false => format!("{column} = (${place}::text[])[1]::{kind}"),
+    };
+    let conditions = all(columns.iter().zip(place..).map(is_value));
+    let rows = format!(
+        "select {selected}
+           from payments.{table}
+          where environment = $1
+            and {conditions}"
+    );
+    if !several {
+        return format!("{rows} {suffix}");
+    }
+    let places = place..place + columns.len();
+    let arrays = join(places.clone().map(|place| format!("${place}::text[]")));
+    let values = join(places.map(|place| format!("value_{place}")));
+    format!(
+        "select found.*
+           from unnest({arrays}) as wanted ({values})
+          cross join lateral ({rows} {suffix}) as found"
+    )
+}
+
+/// Which objects a statement reads: by key, and by these links; and whether several of each.
+type Asked = (Option<bool>, Vec<(Link, bool)>);
+
+fn reading(asked: Asked) -> &'static Statement {
+    static STATEMENTS: LazyLock<Mutex<HashMap<Asked, &'static Statement>>> =
+        LazyLock::new(Mutex::default);
     let mut statements = STATEMENTS.lock().unwrap_or_else(PoisonError::into_inner);
-    let sql = |links: &[Link]| {
-        let lookup = |wanted: String, condition: String| {
-            format!(
-                "select found.*
-                   from {wanted}
-                  cross join lateral (
-                        select {MIRRORED}
-                          from payments.stripe_objects as object
-                         where object.environment = $1
-                           and {condition}
-                        offset 0
-                        ) as found"
-            )
-        };
-        let by_key = by_key.then(|| {
-            lookup(
-                "unnest($2::text[], $3::text[]) as wanted (object_type, object_id)".to_owned(),
-                "object.object_type = wanted.object_type and object.object_id = wanted.object_id"
-                    .to_owned(),
-            )
-        });
+    let sql = |(by_key, by_link): &Asked| {
+        let key = by_key.map(|several| lookup(OBJECTS, &OBJECT_KEY, 2, several, "offset 0"));
         let places = if by_key.is_some() { 4.. } else { 2.. };
-        let by_link = links.iter().zip(places).map(|(link, place)| {
-            lookup(
-                format!("unnest(${place}::text[]) as wanted (id)"),
-                format!("object.{} = wanted.id", link.column()),
-            )
+        let links = by_link.iter().zip(places).map(|((link, several), place)| {
+            let column = [(link.column(), "text")];
+            lookup(OBJECTS, &column, place, *several, "offset 0")
         });
-        let parts: Vec<String> = by_key.into_iter().chain(by_link).collect();
+        let parts = key.into_iter().chain(links);
+        let parts: Vec<String> = parts.map(|part| format!("({part})")).collect();
         parts.join(" union all ")
     };
     statements
-        .entry((by_key, links))
-        .or_insert_with_key(|(_, links)| Statement::composed(sql(links)).leak())
+        .entry(asked)
+        .or_insert_with_key(|asked| Statement::composed(sql(asked)).leak())
 }
 
 /// What a statement over a projected table is for.
@@ -464,7 +479,8 @@ fn reading(by_key: bool, links: Vec<Link>) -> &'static Statement {
 enum Purpose {
     Upsert,
     Delete,
-    Find(&'static str),
+    /// By this column, and whether by several values.
+    Find(&'static str, bool),
     FirstPage,
     NextPage,
 }
@@ -483,9 +499,9 @@ fn statement(
         .or_insert_with(|| Statement::composed(sql()).leak())
 }
 
-/// Every column is in the SET list, so that an `UPDATE OF` trigger fires; the row is written only
-/// if it then differs, so that nothing fires on noise. One that is there as it should be, which is
-/// most of them, is found by a look: ON CONFLICT would lock it, which is a write too.
+/// Every column is in the SET list, so that an `UPDATE OF` trigger fires; but only a row that
+/// differs is written, so that nothing fires on noise. Most are there already as they should be,
+/// which a look finds out: ON CONFLICT would lock them first, which is a write too.
 fn upserting(table: &'static Table) -> &'static Statement {
     statement(table, Purpose::Upsert, || {
         let names: Vec<&str> = table.columns.iter().map(|column| column.name).collect();
@@ -519,8 +535,7 @@ fn upserting(table: &'static Table) -> &'static Statement {
                            and ({present}) is not distinct from ({given})
                     )
              on conflict ({key}) do update
-                set {sets}
-              where ({before}) is distinct from ({after})",
+                set {sets}",
             table = table.name,
             columns = names.join(", "),
             values = join(values),
@@ -532,8 +547,6 @@ fn upserting(table: &'static Table) -> &'static Statement {
             sets = join(sets),
             present = compared("present"),
             given = compared("given"),
-            before = compared("target"),
-            after = compared("excluded"),
         )
     })
 }
@@ -550,26 +563,25 @@ fn deleting(table: &'static Table) -> &'static Statement {
     })
 }
 
-/// Values are handed over as text, which every type of a key column can be read from. Each is
-/// looked up by itself, as in [`reading`].
-fn finding(table: &'static Table, column: &'static str, kind: Type) -> &'static Statement {
-    statement(table, Purpose::Find(column), || {
+/// Values are handed over as text, which every type of a key column can be read from.
+fn finding(
+    table: &'static Table,
+    column: &'static str,
+    kind: Type,
+    several: bool,
+) -> &'static Statement {
+    statement(table, Purpose::Find(column, several), || {
         let kind = match kind {
             Type::Uuid => "uuid",
             _ => "text",
         };
-        format!(
-            "select found.*
-               from unnest($2::text[]) as wanted (value)
-              cross join lateral (
-                    select {columns}
-                      from payments.{table}
-                     where environment = $1
-                       and {column} = wanted.value::{kind}
-                    offset 0
-                    ) as found",
-            columns = selected(table),
-            table = table.name,
+        let selected = selected(table);
+        lookup(
+            (&selected, table.name),
+            &[(column, kind)],
+            2,
+            several,
+            "offset 0",
         )
     })
 }
