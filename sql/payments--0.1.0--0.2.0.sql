@@ -57,6 +57,12 @@ do $$
 begin
     if pg_catalog.to_regclass('payments.stripe_connections') is not null then
         perform payments.install();
+        alter table payments.webhook_events
+            drop constraint if exists webhook_events_environment_check,
+            drop constraint if exists webhook_events_source_check,
+            drop constraint if exists webhook_events_processing_status_check;
+        alter table payments.stripe_objects
+            drop constraint if exists stripe_objects_environment_check;
         alter table payments.webhook_events set (fillfactor = 90);
         alter table payments.webhook_events alter payload set storage main;
         alter table payments.stripe_objects set (fillfactor = 60);

@@ -356,25 +356,55 @@ impl Store for Tables {
     }
 }
 
+/// Writes the rows that are not there already as they should be, which most are: to leave that to
+/// ON CONFLICT would lock them first, and so write.
 fn upsert(rows: Vec<Row>) -> Result<Vec<Row>, Failure> {
     let mut written = Vec::new();
     for row in rows {
-        if upserting(row.table).execute(&arguments(&row)?)? > 0 {
+        let is_there = present(&row)?.is_some_and(|present| says_the_same(&present, &row));
+        if !is_there && upserting(row.table).execute(&arguments(&row)?)? > 0 {
             written.push(row);
         }
     }
     Ok(written)
 }
 
+/// The row with the same key as this one.
+fn present(row: &Row) -> Result<Option<Row>, Failure> {
+    let reading = statement(row.table, Purpose::Present, || {
+        let (selected, table) = (selected(row.table), row.table.name);
+        let key = key_is_given(row.table);
+        format!("select {selected} from payments.{table} where {key}")
+    });
+    reading.first(&key(row)?, |found| cells(row.table, found))
+}
+
+/// Whether one row says in every column of ours what another says. Where they are thought to
+/// differ and do not, as JSON that is spelled otherwise, nothing is written either.
+fn says_the_same(present: &Row, row: &Row) -> bool {
+    let columns = row.table.columns.iter();
+    let mut cells = columns.zip(present.cells.iter().zip(&row.cells));
+    cells.all(|(column, cells)| match cells {
+        _ if row.table.kept.contains(&column.name) => true,
+        (Cell::Json(one), Cell::Json(other)) => {
+            let parse = |text: &str| serde_json::from_str::<Value>(text).ok();
+            one == other || parse(one) == parse(other)
+        }
+        (one, other) => one == other,
+    })
+}
+
+/// The values of a row's key.
+fn key(row: &Row) -> Result<Vec<DatumWithOid<'static>>, Failure> {
+    let names = row.table.key.iter();
+    names
+        .map(|name| argument(column_type(row.table, name)?, row.get(name)))
+        .collect()
+}
+
 fn delete(rows: Vec<Row>) -> Result<(), Failure> {
     for row in rows {
-        let key: Result<Vec<DatumWithOid>, Failure> = row
-            .table
-            .key
-            .iter()
-            .map(|name| argument(column_type(row.table, name)?, row.get(name)))
-            .collect();
-        deleting(row.table).execute(&key?)?;
+        deleting(row.table).execute(&key(&row)?)?;
     }
     Ok(())
 }
@@ -477,6 +507,7 @@ fn reading(asked: Asked) -> &'static Statement {
 /// What a statement over a projected table is for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Purpose {
+    Present,
     Upsert,
     Delete,
     /// By this column, and whether by several values.
@@ -499,9 +530,8 @@ fn statement(
         .or_insert_with(|| Statement::composed(sql()).leak())
 }
 
-/// Every column is in the SET list, so that an `UPDATE OF` trigger fires; but only a row that
-/// differs is written, so that nothing fires on noise. Most are there already as they should be,
-/// which a look finds out: ON CONFLICT would lock them first, which is a write too.
+/// Every column is in the SET list, so that an `UPDATE OF` trigger fires; the row is written only
+/// if it then differs, so that nothing fires on noise.
 fn upserting(table: &'static Table) -> &'static Statement {
     statement(table, Purpose::Upsert, || {
         let names: Vec<&str> = table.columns.iter().map(|column| column.name).collect();
@@ -526,41 +556,35 @@ fn upserting(table: &'static Table) -> &'static Statement {
         let compared = |row: &str| join(theirs.iter().map(|name| format!("{row}.{name}")));
         format!(
             "insert into payments.{table} as target ({columns})
-             select given.*
-               from (values ({values})) as given ({columns})
-              where not exists (
-                        select
-                          from payments.{table} as present
-                         where {same}
-                           and ({present}) is not distinct from ({given})
-                    )
+             values ({values})
              on conflict ({key}) do update
-                set {sets}",
+                set {sets}
+              where ({before}) is distinct from ({after})",
             table = table.name,
             columns = names.join(", "),
             values = join(values),
-            same = all(table
-                .key
-                .iter()
-                .map(|name| format!("present.{name} = given.{name}"))),
             key = table.key.join(", "),
             sets = join(sets),
-            present = compared("present"),
-            given = compared("given"),
+            before = compared("target"),
+            after = compared("excluded"),
         )
     })
 }
 
 fn deleting(table: &'static Table) -> &'static Statement {
     statement(table, Purpose::Delete, || {
-        let conditions = table.key.iter().enumerate();
-        let conditions = conditions.map(|(place, name)| format!("{name} = ${}", place + 1));
         format!(
             "delete from payments.{} where {}",
             table.name,
-            all(conditions)
+            key_is_given(table)
         )
     })
+}
+
+/// The condition that a table's key is what the parameters say.
+fn key_is_given(table: &Table) -> String {
+    let names = table.key.iter().zip(1..);
+    all(names.map(|(name, place)| format!("{name} = ${place}")))
 }
 
 /// Values are handed over as text, which every type of a key column can be read from.

@@ -276,22 +276,29 @@ fn pruned(mut sightings: Vec<Sighting>, object_type: &str) -> Vec<Sighting> {
     }
     // Not before each is there once: the same event twice is no crowd.
     let mut tells_older = may_be_circle(&kept);
-    let mut newer: BTreeSet<String> = names(&kept).cloned().collect();
+    let bodies = |rung: &[Sighting]| -> Vec<_> {
+        let fields = rung.iter().map(|sighting| Arc::clone(&sighting.fields));
+        fields.collect()
+    };
+    let mut newer = bodies(&kept);
+    let is_newer = |newer: &[Arc<Map<String, Value>>], name: &str| {
+        newer.iter().any(|fields| fields.contains_key(name))
+    };
     for rung in older.chunk_by_mut(|a, b| a.rung(object_type) == b.rung(object_type)) {
         let events = tells_older && rung.iter().any(Sighting::is_event);
         tells_older &= !events;
         let mut rung: Vec<_> = rung.iter_mut().map(std::mem::take).collect();
         rung.retain(|sighting| {
             let tells = events && sighting.is_event();
-            tells || sighting.fields.keys().any(|name| !newer.contains(name))
+            tells || sighting.fields.keys().any(|name| !is_newer(&newer, name))
         });
         for sighting in &mut rung {
-            sighting.reduce(object_type, |name| newer.contains(name));
+            sighting.reduce(object_type, |name| is_newer(&newer, name));
         }
         if rung.len() > 1 {
             rung = weightiest(rung, object_type, events);
         }
-        newer.extend(names(&rung).cloned());
+        newer.extend(bodies(&rung));
         kept.append(&mut rung);
     }
     kept
