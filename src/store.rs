@@ -11,6 +11,7 @@ use ledger::{
 use pgrx::Uuid;
 use pgrx::datum::{DatumWithOid, JsonString, TimestampWithTimeZone};
 use serde_json::{Map, Value};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use stripe::Environment;
@@ -269,7 +270,12 @@ impl Store for Tables {
         Ok(merged.into_iter().flatten().collect())
     }
 
-    fn objects(&mut self, keys: &[Key], linked: &[(Link, String)]) -> Result<Vec<Known>, Failure> {
+    fn objects(
+        &mut self,
+        keys: &[Key],
+        linked: &[(Link, String)],
+        known: &BTreeMap<Key, Known>,
+    ) -> Result<Vec<Known>, Failure> {
         let mut links: BTreeMap<Link, Vec<&str>> = BTreeMap::new();
         for (link, id) in linked {
             links.entry(*link).or_default().push(id);
@@ -286,16 +292,25 @@ impl Store for Tables {
         let by_key = (!keys.is_empty()).then_some(keys.len() > 1);
         let statement = reading((by_key, by_link.collect()));
         arguments.extend(links.into_values().map(DatumWithOid::from));
-        let mut found = statement.rows(&arguments, |row| {
-            let (state, due) = mirrored(row)?;
-            Ok(Known {
-                object: state.object(),
-                due,
-            })
+        let mut found: BTreeMap<Key, Known> = BTreeMap::new();
+        statement.rows(&arguments, |row| {
+            let key = key_of(row)?;
+            if let Entry::Vacant(place) = found.entry(key) {
+                let object = match known.get(place.key()) {
+                    Some(known) => known.clone(),
+                    None => {
+                        let (state, due) = mirrored(row)?;
+                        Known {
+                            object: state.object(),
+                            due,
+                        }
+                    }
+                };
+                place.insert(object);
+            }
+            Ok(())
         })?;
-        found.sort_by(|a, b| a.object.key.cmp(&b.object.key));
-        found.dedup_by(|a, b| a.object.key == b.object.key);
-        Ok(found)
+        Ok(found.into_values().collect())
     }
 
     fn find(&mut self, questions: &[Find]) -> Result<Vec<Row>, Failure> {
@@ -415,10 +430,7 @@ const MIRRORED: &str = "object_type, object_id, body::text as body,
 
 /// A row of the mirror, as [`MIRRORED`] selects it.
 fn mirrored(row: &spi::Row) -> Result<(Mirrored, Option<String>), Failure> {
-    let key = Key {
-        object_type: row.required(1)?,
-        id: row.required(2)?,
-    };
+    let key = key_of(row)?;
     let stored = Stored {
         body: row.required(3)?,
         as_of: row.required(4)?,
@@ -431,6 +443,13 @@ fn mirrored(row: &spi::Row) -> Result<(Mirrored, Option<String>), Failure> {
         ))
     })?;
     Ok((state, row.get(7)?))
+}
+
+fn key_of(row: &spi::Row) -> Result<Key, Failure> {
+    Ok(Key {
+        object_type: row.required(1)?,
+        id: row.required(2)?,
+    })
 }
 
 /// Keys as two columns.

@@ -285,11 +285,11 @@ impl<'s, S: Store> Run<'s, S> {
         let of_customers = customers.iter().cloned().map(Scope::Customer);
         wanted.extend(of_customers.map(Lock::exclusive));
         self.wait(wanted)?;
-        for known in self.store.objects(keys, &[])? {
+        for known in self.store.objects(keys, &[], &BTreeMap::new())? {
             self.need(locking::writing(&known.object))?;
         }
         // Read again: what changed the objects may have committed before the locks were taken.
-        for known in self.store.objects(keys, &[])? {
+        for known in self.store.objects(keys, &[], &BTreeMap::new())? {
             self.affected_by(&known.object);
             self.known.insert(known.object.key.clone(), known);
         }
@@ -307,7 +307,7 @@ impl<'s, S: Store> Run<'s, S> {
         self.wait(vec![Lock::exclusive(Scope::Environment)])?;
         let own = rows.iter().filter_map(single);
         let keys: Vec<_> = keys.iter().cloned().chain(own).collect();
-        for known in self.store.objects(&keys, &[])? {
+        for known in self.store.objects(&keys, &[], &BTreeMap::new())? {
             self.affected_by(&known.object);
             self.known.insert(known.object.key.clone(), known);
         }
@@ -647,7 +647,7 @@ impl<'s, S: Store> Run<'s, S> {
         let mut new = seeds;
         while !new.is_empty() {
             self.need(new.scopes().map(Lock::exclusive))?;
-            let found = self.store.objects(&new.keys(), &new.links())?;
+            let found = self.store.objects(&new.keys(), &new.links(), &self.known)?;
             seen.extend(std::mem::take(&mut new));
             for known in found {
                 new.add(&known.object);
@@ -668,7 +668,7 @@ impl<'s, S: Store> Run<'s, S> {
             .cloned()
             .collect();
         if !missing.is_empty() {
-            for known in self.store.objects(&missing, &[])? {
+            for known in self.store.objects(&missing, &[], &self.known)? {
                 self.known.insert(known.object.key.clone(), known);
             }
         }

@@ -3,6 +3,8 @@
 //! A store is bound to one environment and to one transaction at READ COMMITTED: every call sees
 //! what others committed before it began, and never what it read a call ago.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -132,11 +134,13 @@ pub trait Store {
     /// order.
     fn merge(&mut self, observed: Vec<(Key, Mirrored)>) -> Result<Vec<Merged>, Self::Error>;
 
-    /// The mirrored objects with one of these keys or one of these links, each once.
+    /// The mirrored objects with one of these keys or one of these links, each once. Those that are
+    /// `known` are answered as they are there: to read a body costs more than to find it.
     fn objects(
         &mut self,
         keys: &[Key],
         linked: &[(Link, String)],
+        known: &BTreeMap<Key, Known>,
     ) -> Result<Vec<Known>, Self::Error>;
 
     /// The rows that answer any of the questions, each once.

@@ -163,8 +163,9 @@ impl Store for Transaction<'_> {
         &mut self,
         keys: &[Key],
         linked: &[(Link, String)],
+        known: &BTreeMap<Key, Known>,
     ) -> Result<Vec<Known>, Infallible> {
-        self.view().objects(keys, linked)
+        self.view().objects(keys, linked, known)
     }
 
     fn find(&mut self, questions: &[Find]) -> Result<Vec<Row>, Infallible> {
