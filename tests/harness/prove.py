@@ -46,7 +46,7 @@ PARTS = {
         tested("tests/test_crash.py", kills=400),
     ),
     "cancel": Part(
-        "3,000 waits of 15 kinds are ended from outside, at once, and leave nothing",
+        "2,800 waits of 14 kinds are ended from outside, at once, and leave nothing",
         tested("tests/test_cancel.py", cancels=50),
     ),
     "leak": Part(
