@@ -66,7 +66,9 @@ begin
         alter table payments.webhook_events set (fillfactor = 90);
         alter table payments.webhook_events alter payload set storage main;
         alter table payments.stripe_objects set (fillfactor = 60);
-        alter table payments.stripe_objects alter body set storage main;
+        alter table payments.stripe_objects
+            alter body set storage main,
+            alter evidence set storage main;
     end if;
 end
 $$;

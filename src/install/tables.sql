@@ -223,6 +223,7 @@ create table stripe_objects (
 ) with (fillfactor = 60);
 alter table stripe_objects
     alter body set storage main,
+    alter evidence set storage main,
     alter body set not null,
     alter as_of set not null,
     alter deleted set default false,
