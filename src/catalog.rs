@@ -89,7 +89,7 @@ fn create_product(
         .parameters()
         .map_err(refused_argument)?;
         let key = request_key(environment, "product", idempotency_key)?;
-        let product = create(environment, "/v1/products", &parameters, &key)?;
+        let product = create(environment, &PRODUCT, &parameters, &key)?;
         product_row(environment, &door::id_of(&product)?)
     })
 }
@@ -161,7 +161,7 @@ fn create_price(
         .parameters()
         .map_err(refused_argument)?;
         let key = request_key(environment, "price", idempotency_key)?;
-        let price = create(environment, "/v1/prices", &parameters, &key)?;
+        let price = create(environment, &PRICE, &parameters, &key)?;
         let id = door::id_of(&price)?;
         follow_lookup_key(environment, &price)?;
         price_row(environment, &id)
@@ -230,19 +230,21 @@ impl Objects {
         let answer = client
             .post(&format!("{}/{id}", self.path), parameters, &new_key())
             .map_err(|error| failure_of(self.object_type, error))?;
-        door::take_change(client, environment, answer, after)
+        door::take_change(client, environment, (self.object_type, id), answer, after)
     }
 }
 
 fn create(
     environment: Environment,
-    path: &str,
+    objects: &Objects,
     parameters: &Value,
     key: &str,
 ) -> Result<Map<String, Value>, Failure> {
     with_client(environment, |client| {
-        let answer = client.post(path, parameters, key).map_err(failure)?;
-        door::take_answer(client, environment, answer)
+        let answer = client
+            .post(objects.path, parameters, key)
+            .map_err(failure)?;
+        door::take_answer(client, environment, objects.object_type, answer)
     })
 }
 
@@ -250,7 +252,14 @@ fn create(
 fn delete(client: &Client, environment: Environment, id: &str) -> Result<(), Failure> {
     let after = door::mark(environment, PRODUCT.object_type, id)?;
     match client.delete(&format!("{}/{id}", PRODUCT.path), &Value::Null) {
-        Ok(answer) => door::take_change(client, environment, answer, after).map(drop),
+        Ok(answer) => door::take_change(
+            client,
+            environment,
+            (PRODUCT.object_type, id),
+            answer,
+            after,
+        )
+        .map(drop),
         // The answer of an earlier attempt can have been lost.
         Err(error) if is_gone(&error) => bury(environment, id, error),
         Err(stripe::Error::Refused(refusal)) => {

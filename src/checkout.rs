@@ -441,7 +441,7 @@ impl Checkout {
         let key = format!("payments-checkout-{}", session.id);
         let error = match client.post("/v1/checkout/sessions", &parameters, &key) {
             Ok(answer) => {
-                door::take_answer(client, self.environment, answer)?;
+                door::take_answer(client, self.environment, "checkout.session", answer)?;
                 return self.settled_as_it_stands(client, session.id);
             }
             Err(error) => error,

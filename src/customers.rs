@@ -156,7 +156,7 @@ fn create(
         };
         let key = format!("payments-customer-{key}");
         let customer = match client.post("/v1/customers", &without_nulls(&parameters), &key) {
-            Ok(answer) => door::take_answer(client, environment, answer)?,
+            Ok(answer) => door::take_answer(client, environment, "customer", answer)?,
             Err(error) if error.is_replayed() && !is_last => continue,
             Err(error) => return Err(failure(error)),
         };

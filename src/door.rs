@@ -40,9 +40,19 @@ pub fn require_read_committed() -> Result<(), Failure> {
 pub fn take_answer(
     client: &Client,
     environment: Environment,
+    object_type: &str,
     answer: Answer,
 ) -> Result<Map<String, Value>, Failure> {
-    take_change(client, environment, answer, None)
+    let body = asked_for(answer.body, object_type, None)?;
+    if answer.replayed {
+        return fetch(client, environment, object_type, &id_of(&body)?);
+    }
+    take(
+        environment,
+        body,
+        answer.as_of,
+        Source::Answer { after: None },
+    )
 }
 
 /// How much is mirrored of an object that Stripe is about to be asked to change.
@@ -58,19 +68,19 @@ pub fn mark(
     as_owner(|| Tables::of(environment).mark(&key))
 }
 
-/// Takes the answer to a request that changed something, like [`take_answer`]. It outranks what was
+/// Takes the answer to a request that changed an object, like [`take_answer`]. It outranks what was
 /// mirrored `after` which the request was sent: an event of the same second that we had already
 /// seen would else hide from the caller what the caller did.
 pub fn take_change(
     client: &Client,
     environment: Environment,
+    (object_type, id): (&str, &str),
     answer: Answer,
     after: Option<Mark>,
 ) -> Result<Map<String, Value>, Failure> {
-    let body = object(answer.body)?;
+    let body = asked_for(answer.body, object_type, Some(id))?;
     if answer.replayed {
-        let id = id_of(&body)?;
-        return fetch(client, environment, type_of(&body)?, &id);
+        return fetch(client, environment, object_type, id);
     }
     take(environment, body, answer.as_of, Source::Answer { after })
 }
@@ -90,7 +100,7 @@ pub fn fetch(
         .map_err(|error| failure_of(object_type, error))?;
     take(
         environment,
-        object(answer.body)?,
+        asked_for(answer.body, object_type, Some(id))?,
         answer.as_of,
         Source::Fetch { after },
     )
@@ -273,11 +283,17 @@ pub fn id_of(object: &Map<String, Value>) -> Result<String, Failure> {
         .to_owned())
 }
 
-fn type_of(object: &Map<String, Value>) -> Result<&str, Failure> {
-    object
-        .get("object")
-        .and_then(Value::as_str)
-        .ok_or_else(malformed)
+/// An answer that is an object of this type, and of this id where one was named: whatever stands in
+/// Stripe's place may answer anything.
+pub fn asked_for(
+    body: Value,
+    object_type: &str,
+    id: Option<&str>,
+) -> Result<Map<String, Value>, Failure> {
+    let body = object(body)?;
+    let says = |name: &str, text: &str| body.get(name).and_then(Value::as_str) == Some(text);
+    let is_it = says("object", object_type) && id.is_none_or(|id| says("id", id));
+    is_it.then_some(body).ok_or_else(malformed)
 }
 
 /// An answer that is an object.

@@ -78,12 +78,10 @@ fn existing(client: &Client, customer: &str) -> Result<(Map<String, Value>, i64)
         Err(error) if error.resource_missing() => return Err(missing("does not exist at Stripe")),
         Err(error) => return Err(failure(error)),
     };
-    match answer.body {
-        Value::Object(body) if body.get("deleted") == Some(&Value::Bool(true)) => {
-            Err(missing("was deleted at Stripe"))
-        }
-        Value::Object(body) => Ok((body, answer.as_of)),
-        _ => Err(missing("is no object at Stripe")),
+    let body = door::asked_for(answer.body, "customer", Some(customer))?;
+    match body.get("deleted") {
+        Some(Value::Bool(true)) => Err(missing("was deleted at Stripe")),
+        _ => Ok((body, answer.as_of)),
     }
 }
 

@@ -237,7 +237,7 @@ impl Refund<'_> {
             let key = self.request_key(&mark, attempt)?;
             match client.post("/v1/refunds", &parameters, &key) {
                 Ok(answer) => {
-                    let refund = door::take_answer(client, self.environment, answer)?;
+                    let refund = door::take_answer(client, self.environment, "refund", answer)?;
                     return door::id_of(&refund);
                 }
                 Err(error @ Error::IdempotencyMismatch(_)) => return Err(failure(error)),

@@ -67,7 +67,9 @@ fn cancel(
         false => client.delete(&path(id), &Value::Null),
     };
     match answer {
-        Ok(answer) => door::take_change(client, environment, answer, after).map(drop),
+        Ok(answer) => {
+            door::take_change(client, environment, ("subscription", id), answer, after).map(drop)
+        }
         // What has ended cannot be cancelled; the answer to an earlier attempt can have been lost.
         Err(error) if is_gone(&error) || matches!(error, Error::Refused(_)) => {
             let subscription = door::fetch(client, environment, "subscription", id)?;
@@ -95,7 +97,7 @@ fn change(
     let answer = client
         .post(&path(id), &parameters, &new_key())
         .map_err(failure)?;
-    door::take_change(client, environment, answer, after)?;
+    door::take_change(client, environment, ("subscription", id), answer, after)?;
     Ok(())
 }
 

@@ -94,7 +94,7 @@ pub fn can_have_trial(
 fn expire(client: &Client, environment: Environment, id: &str) -> Result<(), Failure> {
     let path = format!("/v1/checkout/sessions/{id}/expire");
     match client.post(&path, &Value::Null, &uuid::Uuid::new_v4().to_string()) {
-        Ok(answer) => door::take_answer(client, environment, answer).map(drop),
+        Ok(answer) => door::take_answer(client, environment, "checkout.session", answer).map(drop),
         Err(stripe::Error::Refused(_)) => {
             let session = door::fetch(client, environment, "checkout.session", id)?;
             match session.get("status").and_then(Value::as_str) {
