@@ -284,5 +284,7 @@ def test_no_event_brings_the_server_to_its_knees(shop: Shop, stripe: FakeStripe)
     assert memory is None or resident(pid) < memory + MEMORY
     assert outcomes.get("processed", 0) > CASES / 10, outcomes
     print(f"\n{CASES} disturbed events, seed {seed}: {outcomes}")
-    for delivery in genuine:
+    for body in (delivery["body"] for delivery in genuine):
+        # Signed again: of many cases, the first signatures are too old by now.
+        delivery = {"body": body, "signature": sign(body, [stripe.webhook_secret])}
         assert shop.receive(delivery, connection).status in ("processed", "ignored"), seed

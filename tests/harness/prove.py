@@ -37,7 +37,7 @@ def tested(*arguments: str, **sizes: int) -> Callable[[Postgres], bool]:
 def denied(_: Postgres) -> bool:
     """Without the advisories: they need a database that is fetched from GitHub."""
     toolchain.install("cargo-deny", "0.20.2")
-    return run("cargo", "deny", "--workspace", "check", "--config", "tests/deny.toml", "bans", "licenses", "sources")
+    return run("cargo", "deny", "--workspace", "--config", "tests/deny.toml", "check", "bans", "licenses", "sources")
 
 
 PARTS = {
