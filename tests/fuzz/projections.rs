@@ -8,8 +8,9 @@ use crate::LIVES;
 use crate::any;
 use crate::world::{self, SHAPES};
 
-/// The fields that say which objects belong together, or when one was made. Two that contradict
-/// each other have no right answer, and the later one is believed.
+/// The fields that say which objects belong together, when one was made, or what became of it. Two
+/// that contradict each other have no right answer, and the later one is believed; a state that is
+/// none leaves a payment's row as it was.
 const LINKS: &[&str] = &[
     "charge",
     "charges",
@@ -32,6 +33,7 @@ const LINKS: &[&str] = &[
     "payment_intent",
     "payments",
     "refunds",
+    "status",
     "subscription",
     "subscription_details",
 ];
