@@ -181,6 +181,6 @@ def test_a_backend_does_not_grow(shop, capsys):
     failed = shop.db.value("select count(*) from payments.webhook_events where processing_status = 'failed'")
     assert failed > CALLS // 200
     first, last = sizes[0], sizes[-1]
-    # What caches and the allocator come to keep, and less than 16 bytes a call.
-    assert last[0] - first[0] < 512 + CALLS / 64
+    # What caches come to keep, however many calls there are.
+    assert last[0] - first[0] < 512
     assert last[1] - first[1] < 256

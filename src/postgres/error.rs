@@ -1,6 +1,6 @@
 //! One type for everything that this extension refuses or fails at, and the way it leaves.
 
-use super::version;
+use super::{memory, version};
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport, ErrorReportWithLevel};
 use pgrx::{PgLogLevel, pg_sys};
 use serde_json::{Map, Value};
@@ -261,6 +261,7 @@ pub(super) unsafe fn text_at(text: *const c_char) -> Option<String> {
 /// [`super::version`]. A panic of ours does not carry its text to the client,
 /// because that could hold data: only where it happened.
 pub fn surface<T>(function: impl FnOnce() -> Result<T, Failure>) -> T {
+    memory::trim();
     let entered = || version::look().and_then(|()| function());
     let failure = match catch_unwind(AssertUnwindSafe(entered)) {
         Ok(Ok(value)) => return value,
