@@ -85,7 +85,7 @@ def deliver(
     problems: list[object] = []
 
     def postman() -> None:
-        connection = db.connect()
+        connection = db.reconnect()
         while not problems:
             try:
                 body = waiting.get_nowait()
