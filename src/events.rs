@@ -9,11 +9,11 @@ use crate::postgres::spi::{Composite, Statement};
 use crate::postgres::subtransaction::{self, CapturedError};
 use crate::postgres::{constraints, settings};
 use crate::store::{self, Tables};
-use ledger::{Lock, Observation, Source, mirror, projects};
+use ledger::{Fields, Lock, Observation, Source, mirror, projects};
 use pgrx::JsonB;
 use pgrx::datum::JsonString;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use stripe::{Environment, Event};
 
 /// How many times a gateway's answer asks Stripe to send a failing event again. After that the
@@ -161,13 +161,14 @@ impl Incoming<'_> {
         if self.event.account.is_some() || self.event.object_type.as_deref() == Some("plan") {
             return Ok(None);
         }
-        let previous_attributes = self.event.previous_attributes.map(parse).transpose()?;
+        let previous_attributes = self.event.previous_attributes.map(RawValue::get);
+        let previous_attributes = previous_attributes.map(serde_json::from_str).transpose();
         let source = Source::Event {
             id: self.event.id.clone(),
             event_type: self.event.kind.clone(),
-            previous_attributes,
+            previous_attributes: previous_attributes.map_err(malformed)?,
         };
-        let object = parse(self.event.object)?;
+        let object = Fields::parse(self.event.object.get()).map_err(malformed)?;
         Ok(Observation::new(object, self.event.created, source))
     }
 
@@ -302,10 +303,9 @@ impl Incoming<'_> {
     }
 }
 
-/// An object in an event. It is JSON, but may hold a number beyond any that Rust has.
-fn parse(raw: &RawValue) -> Result<Map<String, Value>, Failure> {
-    serde_json::from_str(raw.get())
-        .map_err(|error| Failure::argument("malformed_event", error.to_string()))
+/// An object in an event is JSON, but may hold a number beyond any that Rust has.
+fn malformed(error: serde_json::Error) -> Failure {
+    Failure::argument("malformed_event", error.to_string())
 }
 
 /// An error as it is kept: every field that the client would have seen.

@@ -3,41 +3,51 @@
 
 use serde_json::{Map, Value};
 
+use crate::fields::Fields;
 use crate::table::Time;
 
 /// An object's body, or a part of one.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Body<'a>(&'a Map<String, Value>);
+pub(crate) enum Body<'a> {
+    Whole(&'a Fields),
+    Part(&'a Map<String, Value>),
+}
 
 impl<'a> Body<'a> {
-    pub fn new(map: &'a Map<String, Value>) -> Self {
-        Self(map)
-    }
-
-    pub fn map(self) -> &'a Map<String, Value> {
-        self.0
+    fn get(self, key: &str) -> Option<&'a Value> {
+        match self {
+            Self::Whole(fields) => fields.get(key),
+            Self::Part(map) => map.get(key),
+        }
     }
 
     /// The value at a path of keys, dots between them. `None` where it is absent or null.
     pub fn at(self, path: &str) -> Option<&'a Value> {
         let mut keys = path.split('.');
-        let first = self.0.get(keys.next()?)?;
+        let first = self.get(keys.next()?)?;
         let value = keys.try_fold(first, |value, key| value.get(key))?;
         (!value.is_null()).then_some(value)
     }
 
     /// Whether the top-level key is there, be it null: tells "none" from "not said".
     pub fn says(self, key: &str) -> bool {
-        self.0.contains_key(key)
+        match self {
+            Self::Whole(fields) => fields.contains(key),
+            Self::Part(map) => map.contains_key(key),
+        }
     }
 
     /// Whether the top-level key is there and null: Stripe says "none".
     pub fn says_none(self, key: &str) -> bool {
-        self.0.get(key).is_some_and(Value::is_null)
+        self.get(key).is_some_and(Value::is_null)
+    }
+
+    pub fn map(self, path: &str) -> Option<&'a Map<String, Value>> {
+        self.at(path)?.as_object()
     }
 
     pub fn part(self, path: &str) -> Option<Body<'a>> {
-        self.at(path)?.as_object().map(Body)
+        self.map(path).map(Body::Part)
     }
 
     pub fn text(self, path: &str) -> Option<String> {
@@ -77,7 +87,7 @@ impl<'a> Body<'a> {
             .into_iter()
             .flatten()
             .filter_map(Value::as_object)
-            .map(Body)
+            .map(Body::Part)
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
-use serde_json::value::RawValue;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
+
+use crate::fields::Fields;
 
 /// 128 bits of SHA-256. Stored beside the objects, so it must never change between versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,84 +46,69 @@ impl<'de> Deserialize<'de> for Digest {
 
 /// Compact JSON with sorted keys. Sorted here, not left to `serde_json`: any crate in the build
 /// that turns on its `preserve_order` would make rows differ by order of arrival.
-pub(crate) fn text(body: &Map<String, Value>) -> String {
+pub(crate) fn text(value: &Value) -> String {
     let mut out = Vec::new();
-    write_object(body, true, &mut out);
+    write_value(value, true, &mut out);
     into_text(out)
 }
 
-/// Compact JSON of a value of ours, whose maps are serialized by [`serialize`].
+/// Compact JSON of a value of ours, whose maps are [`Fields`].
 pub(crate) fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("string keys and finite numbers")
 }
 
-/// A map inside a value of ours, as [`text`] writes it.
-pub(crate) fn serialize<S: Serializer>(
-    body: &Map<String, Value>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    let raw = RawValue::from_string(text(body)).map_err(ser::Error::custom)?;
-    raw.serialize(serializer)
-}
-
 /// Which state of the object a body shows. Nulls are left out: `previous_attributes` says null
 /// for a field that was null and for one that was absent.
-pub(crate) fn state(body: &Map<String, Value>) -> Digest {
-    let mut out = Vec::new();
-    write_object(body, false, &mut out);
-    Digest::of(&out)
+pub(crate) fn state(body: &Fields) -> Digest {
+    state_before(body, &Map::new())
 }
 
-/// Which state a body showed before a change, as [`merge`] undoes it.
-pub(crate) fn state_before(body: &Map<String, Value>, previous: &Map<String, Value>) -> Digest {
-    let undone = |(name, was): (&String, &Value)| {
-        let was = match (body.get(name), was) {
-            (Some(Value::Object(inner)), Value::Object(was)) => {
-                let mut inner = inner.clone();
-                merge(&mut inner, was);
-                Value::Object(inner)
-            }
-            _ => was.clone(),
+/// Which state a body showed before a change.
+pub(crate) fn state_before(body: &Fields, previous: &Map<String, Value>) -> Digest {
+    let gone = previous.keys().filter(|name| !body.contains(name));
+    let mut names: Vec<&str> = body.names().chain(gone.map(String::as_str)).collect();
+    names.sort_unstable();
+    let mut out = vec![b'{'];
+    for name in names {
+        let raw = body.raw(name).unwrap_or_default();
+        let was = previous.get(name).map(|was| undone(body.get(name), was));
+        if was.as_ref().map_or(raw == "null", Value::is_null) {
+            continue;
+        }
+        // Most fields have no null inside, and need not be parsed.
+        let value = match raw.contains(":null") {
+            _ if was.is_some() => was.as_ref(),
+            true => body.get(name),
+            false => None,
         };
-        (name.clone(), was)
-    };
-    let undone: Map<String, Value> = previous.iter().map(undone).collect();
-    let unchanged = body.iter().filter(|(name, _)| !undone.contains_key(*name));
-    let mut out = Vec::new();
-    write_members(unchanged.chain(&undone), false, &mut out);
-    Digest::of(&out)
-}
-
-fn into_text(json: Vec<u8>) -> String {
-    String::from_utf8(json).expect("JSON is text")
-}
-
-fn write_object(object: &Map<String, Value>, nulls: bool, out: &mut Vec<u8>) {
-    write_members(object.iter(), nulls, out);
-}
-
-fn write_members<'a>(
-    members: impl Iterator<Item = (&'a String, &'a Value)>,
-    nulls: bool,
-    out: &mut Vec<u8>,
-) {
-    let mut members: Vec<_> = members
-        .filter(|(_, value)| nulls || !value.is_null())
-        .collect();
-    members.sort_unstable_by_key(|(name, _)| *name);
-    out.push(b'{');
-    for (index, (name, value)) in members.into_iter().enumerate() {
-        if index > 0 {
+        if out.len() > 1 {
             out.push(b',');
         }
-        write_scalar(name, out);
+        write_scalar(name, &mut out);
         out.push(b':');
-        write_value(value, nulls, out);
+        match value {
+            Some(value) => write_value(value, false, &mut out),
+            None => out.extend_from_slice(raw.as_bytes()),
+        }
     }
     out.push(b'}');
+    Digest::of(&out)
 }
 
-fn write_value(value: &Value, nulls: bool, out: &mut Vec<u8>) {
+/// A value before a change, as the event names it.
+pub(crate) fn undone(is: Option<&Value>, was: &Value) -> Value {
+    match (is, was) {
+        (Some(Value::Object(is)), Value::Object(was)) => {
+            let mut is = is.clone();
+            merge(&mut is, was);
+            is.into()
+        }
+        _ => was.clone(),
+    }
+}
+
+/// Writes compact JSON with sorted keys; with or without the fields that are null.
+pub(crate) fn write_value(value: &Value, nulls: bool, out: &mut Vec<u8>) {
     match value {
         Value::Object(members) => write_object(members, nulls, out),
         Value::Array(elements) => {
@@ -139,7 +125,29 @@ fn write_value(value: &Value, nulls: bool, out: &mut Vec<u8>) {
     }
 }
 
-fn write_scalar(value: &(impl Serialize + ?Sized), out: &mut Vec<u8>) {
+fn write_object(object: &Map<String, Value>, nulls: bool, out: &mut Vec<u8>) {
+    let mut members: Vec<_> = object
+        .iter()
+        .filter(|(_, value)| nulls || !value.is_null())
+        .collect();
+    members.sort_unstable_by_key(|(name, _)| *name);
+    out.push(b'{');
+    for (index, (name, value)) in members.into_iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write_scalar(name, out);
+        out.push(b':');
+        write_value(value, nulls, out);
+    }
+    out.push(b'}');
+}
+
+pub(crate) fn into_text(json: Vec<u8>) -> String {
+    String::from_utf8(json).expect("JSON is text")
+}
+
+pub(crate) fn write_scalar(value: &(impl Serialize + ?Sized), out: &mut Vec<u8>) {
     // Writing to memory cannot fail.
     let _ = serde_json::to_writer(out, value);
 }

@@ -11,10 +11,9 @@
 
 use std::collections::HashMap;
 
-use std::sync::Arc;
-
 use serde_json::{Map, Value};
 
+use crate::fields::Fields;
 use crate::observation::Observation;
 
 /// Lists of whole objects, by the type that has them. They stay in the body: which objects they
@@ -70,11 +69,13 @@ fn listed(observation: &Observation) -> Vec<Observation> {
     let Some((_, list)) = list else {
         return Vec::new();
     };
-    let members = members(&observation.body, list);
-    let before = observation.before().filter(|_| !members.is_empty());
-    let were: HashMap<_, _> = before
-        .iter()
-        .flat_map(|before| self::members(before, list))
+    let members = members(observation.body.get(list));
+    if members.is_empty() {
+        return Vec::new();
+    }
+    let before = observation.before(list);
+    let were: HashMap<_, _> = self::members(before.as_deref())
+        .into_iter()
         .filter_map(|was| Some((was.get("id")?.as_str()?, was)))
         .collect();
     members
@@ -88,8 +89,7 @@ fn listed(observation: &Observation) -> Vec<Observation> {
 }
 
 /// The objects in a list, or in an array that stands for one.
-fn members<'a>(body: &'a Map<String, Value>, list: &str) -> Vec<&'a Map<String, Value>> {
-    let list = body.get(list);
+fn members(list: Option<&Value>) -> Vec<&Map<String, Value>> {
     let data = list
         .and_then(|list| list.get("data"))
         .or(list)
@@ -101,25 +101,20 @@ fn members<'a>(body: &'a Map<String, Value>, list: &str) -> Vec<&'a Map<String, 
 }
 
 /// Takes an expanded object out of a body and leaves its id.
-fn contract(body: &mut Arc<Map<String, Value>>, path: &[&str]) -> Option<Map<String, Value>> {
+fn contract(body: &mut Fields, path: &[&str]) -> Option<Map<String, Value>> {
     let (first, rest) = path.split_first()?;
-    let there = rest
-        .iter()
-        .try_fold(body.get(*first)?, |value, key| value.get(*key))?;
-    if !there.is_object() {
-        return None;
-    }
-    let value = rest
-        .iter()
-        .try_fold(Arc::make_mut(body).get_mut(*first)?, |value, key| {
-            value.get_mut(*key)
-        })?;
-    let id = value.get("id")?.clone();
-    value.get("object")?;
-    match std::mem::replace(value, id) {
-        Value::Object(expanded) => Some(expanded),
-        _ => None,
-    }
+    // Mostly it is an id, or there is nothing, and need not be parsed.
+    body.raw(first).filter(|raw| raw.starts_with('{'))?;
+    let is = body.get(first)?;
+    let there = rest.iter().try_fold(is, |value, key| value.get(*key))?;
+    let expanded = there.as_object()?.clone();
+    let id = expanded.get("id")?.clone();
+    expanded.get("object")?;
+    let mut contracted = is.clone();
+    let mut rest = rest.iter();
+    *rest.try_fold(&mut contracted, |value, key| value.get_mut(*key))? = id;
+    *body = body.with(first, &contracted);
+    Some(expanded)
 }
 
 #[cfg(test)]

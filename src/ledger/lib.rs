@@ -8,6 +8,7 @@ mod chain;
 mod door;
 mod embedded;
 mod events;
+mod fields;
 mod ids;
 mod links;
 mod locking;
@@ -28,6 +29,7 @@ pub use door::{
     Changes, Outcome, Rebuilt, STAGES, Stage, mirror, observe, projects, rebuild, reproject,
 };
 pub use events::EVENTS;
+pub use fields::Fields;
 pub use links::{Link, Links, SESSION_ROW};
 pub use mirror::{Mirrored, Object};
 pub use observation::{Key, Mark, Observation, Source};

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::body::Body;
+use crate::fields::Fields;
 use crate::mirror::Object;
 
 /// A column of the mirror by which objects of one group find each other.
@@ -58,10 +59,10 @@ impl Links {
         Self::read(&object.key.object_type, &object.key.id, &object.body)
     }
 
-    fn read(object_type: &str, id: &str, body: &Map<String, Value>) -> Self {
-        let body = Body::new(body);
+    fn read(object_type: &str, id: &str, body: &Fields) -> Self {
+        let body = Body::Whole(body);
         let customer = body.id("customer").or_else(|| body.id("customer_account"));
-        let session_row = body.part("metadata").and_then(row_named_in);
+        let session_row = body.map("metadata").and_then(row_named_in);
         let own = Self {
             customer,
             session_row,
@@ -134,8 +135,8 @@ impl Links {
     }
 }
 
-fn row_named_in(metadata: Body) -> Option<Uuid> {
-    metadata.text(SESSION_ROW)?.parse().ok()
+fn row_named_in(metadata: &Map<String, Value>) -> Option<Uuid> {
+    Body::Part(metadata).text(SESSION_ROW)?.parse().ok()
 }
 
 /// The subscription that an invoice bills. Since 2025-03-31.basil `parent` says it; some
@@ -158,10 +159,10 @@ fn invoice_subscription(invoice: Body) -> Option<String> {
 }
 
 /// The subscription's metadata as it was when the invoice was made.
-pub(crate) fn subscription_metadata(invoice: Body) -> Option<Body> {
+pub(crate) fn subscription_metadata(invoice: Body<'_>) -> Option<&Map<String, Value>> {
     invoice
-        .part("parent.subscription_details.metadata")
-        .or_else(|| invoice.part("subscription_details.metadata"))
+        .map("parent.subscription_details.metadata")
+        .or_else(|| invoice.map("subscription_details.metadata"))
 }
 
 /// Whether an invoice is a subscription's bill, even if it does not say whose.

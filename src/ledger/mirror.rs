@@ -21,11 +21,9 @@
 use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-
-use serde_json::{Map, Value};
 
 use crate::canonical::Digest;
+use crate::fields::Fields;
 use crate::observation::{Key, Mark, Observation};
 use crate::second::{LIMIT, settle};
 use crate::sighting::Sighting;
@@ -52,7 +50,7 @@ pub struct Object {
     /// does: payloads of several API versions arrive, and what one version dropped the next must
     /// not turn into null. A null says that there is nothing, and stays. Below the top level
     /// nothing is filled in: there, keys do go away (`metadata`, one hash a payment method type).
-    pub body: Arc<Map<String, Value>>,
+    pub body: Fields,
     /// How new the body is, in Unix seconds on Stripe's clock.
     pub as_of: i64,
     /// Stripe's `created` of this incarnation, in Unix seconds.
@@ -70,7 +68,7 @@ pub(crate) struct Resolved<'a> {
     pub sightings: Cow<'a, [Sighting]>,
     /// The place of the newest sighting among them.
     pub winner: usize,
-    pub body: Arc<Map<String, Value>>,
+    pub body: Fields,
     pub undecided: bool,
 }
 
@@ -204,20 +202,25 @@ impl Mirrored {
             .iter()
             .collect();
         let verdict = settle(object_type, &newest, older_state(&sightings, object_type));
-        let mut body = Arc::clone(&sightings[verdict.winner].fields);
+        let newest = &sightings[verdict.winner].fields;
+        let mut filled: BTreeMap<&str, &str> = BTreeMap::new();
         for rung in rungs(&sightings, object_type).filter(|_| sightings.len() > 1) {
-            let names: BTreeSet<&String> = names(rung)
-                .filter(|name| !body.contains_key(*name))
+            let names: BTreeSet<&str> = names(rung)
+                .filter(|name| !newest.contains(name) && !filled.contains_key(name))
                 .collect();
             for name in names {
                 let having: Vec<_> = rung
                     .iter()
-                    .filter(|sighting| sighting.fields.contains_key(name))
+                    .filter(|sighting| sighting.fields.contains(name))
                     .collect();
-                let newest = having[settle(object_type, &having, None).winner];
-                Arc::make_mut(&mut body).insert(name.clone(), newest.fields[name].clone());
+                let having = having[settle(object_type, &having, None).winner];
+                filled.extend(having.fields.raw(name).map(|raw| (name, raw)));
             }
         }
+        let body = match filled.is_empty() {
+            true => newest.clone(),
+            false => newest.and(filled),
+        };
         Resolved {
             sightings,
             winner: verdict.winner,
@@ -277,20 +280,18 @@ fn pruned(mut sightings: Vec<Sighting>, object_type: &str) -> Vec<Sighting> {
     // Not before each is there once: the same event twice is no crowd.
     let mut tells_older = may_be_circle(&kept);
     let bodies = |rung: &[Sighting]| -> Vec<_> {
-        let fields = rung.iter().map(|sighting| Arc::clone(&sighting.fields));
+        let fields = rung.iter().map(|sighting| sighting.fields.clone());
         fields.collect()
     };
     let mut newer = bodies(&kept);
-    let is_newer = |newer: &[Arc<Map<String, Value>>], name: &str| {
-        newer.iter().any(|fields| fields.contains_key(name))
-    };
+    let is_newer = |newer: &[Fields], name: &str| newer.iter().any(|fields| fields.contains(name));
     for rung in older.chunk_by_mut(|a, b| a.rung(object_type) == b.rung(object_type)) {
         let events = tells_older && rung.iter().any(Sighting::is_event);
         tells_older &= !events;
         let mut rung: Vec<_> = rung.iter_mut().map(std::mem::take).collect();
         rung.retain(|sighting| {
             let tells = events && sighting.is_event();
-            tells || sighting.fields.keys().any(|name| !is_newer(&newer, name))
+            tells || sighting.fields.names().any(|name| !is_newer(&newer, name))
         });
         for sighting in &mut rung {
             sighting.reduce(object_type, |name| is_newer(&newer, name));
@@ -304,8 +305,10 @@ fn pruned(mut sightings: Vec<Sighting>, object_type: &str) -> Vec<Sighting> {
     kept
 }
 
-fn names(sightings: &[Sighting]) -> impl Iterator<Item = &String> {
-    sightings.iter().flat_map(|sighting| sighting.fields.keys())
+fn names(sightings: &[Sighting]) -> impl Iterator<Item = &str> {
+    sightings
+        .iter()
+        .flat_map(|sighting| sighting.fields.names())
 }
 
 /// Each sighting of a rung once, the weightiest first, without those that are neither among the
@@ -332,9 +335,9 @@ fn weightiest(mut rung: Vec<Sighting>, object_type: &str, events: bool) -> Vec<S
     let mut kept = Vec::with_capacity(rung.len());
     for alike in rung.chunk_by_mut(|one, other| weigh(one, other).is_eq()) {
         let is_event = events && alike.iter().any(Sighting::is_event);
-        let names: BTreeSet<String> = names(alike).cloned().collect();
+        let names: BTreeSet<String> = names(alike).map(str::to_owned).collect();
         let is_wanted = |sighting: &Sighting| {
-            let mut names = sighting.fields.keys();
+            let mut names = sighting.fields.names();
             (is_event && counted < LIMIT)
                 || names.any(|name| having.get(name).is_none_or(|count| *count < LIMIT))
         };

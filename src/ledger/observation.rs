@@ -1,10 +1,11 @@
 //! What Stripe said about one object at one time.
 
-use std::sync::Arc;
+use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use crate::canonical::{self, Digest, difference, merge};
+use crate::canonical::{self, Digest, difference, undone};
+use crate::fields::Fields;
 
 /// Which object: Stripe's `object` and `id`. The id alone is not enough, a plan has the id of its
 /// price, and ids of products and coupons are free text.
@@ -19,7 +20,7 @@ pub struct Key {
 impl Key {
     /// The key that a body names; `None` for what has no id, such as the invoice of
     /// `invoice.upcoming`.
-    pub fn of(body: &Map<String, Value>) -> Option<Key> {
+    pub fn of(body: &Fields) -> Option<Key> {
         let text = |name| body.get(name).and_then(Value::as_str).map(str::to_owned);
         Some(Key {
             object_type: text("object")?,
@@ -74,8 +75,8 @@ pub struct Mark {
 pub struct Observation {
     /// Which object.
     pub key: Key,
-    /// The object, parsed.
-    pub body: Arc<Map<String, Value>>,
+    /// The object.
+    pub body: Fields,
     /// When it was certainly not older than this: `event.created`; for an answer or page the time
     /// before the request was sent. Unix seconds on Stripe's clock.
     pub as_of: i64,
@@ -88,23 +89,24 @@ pub struct Observation {
 impl Observation {
     /// Observes a body under the key it names; `None` if it names none. It is a tombstone if the
     /// body says `deleted`, or if it comes with the event that deletes its own type.
-    pub fn new(body: Map<String, Value>, as_of: i64, source: Source) -> Option<Observation> {
+    pub fn new(body: impl Into<Fields>, as_of: i64, source: Source) -> Option<Observation> {
+        let body = body.into();
         let key = Key::of(&body)?;
         // A deleted subscription is not gone: it is canceled, and can still be read.
         let deleted = body.get("deleted") == Some(&Value::Bool(true))
             || (key.object_type != "subscription" && source.tells(&key, ".deleted"));
         Some(Observation {
             key,
-            body: Arc::new(body),
+            body,
             as_of,
             source,
             deleted,
         })
     }
 
-    /// An object that this one embeds, told by the same source at the same time. `before` is its
-    /// body inside [`Observation::before`], if it was there already: so the items of two updates
-    /// in one second are chained like the subscriptions they came with.
+    /// An object that this one embeds, told by the same source at the same time. `before` is what
+    /// it was in [`Observation::before`], if it was there already: so the items of two updates in
+    /// one second are chained like the subscriptions they came with.
     pub fn embedded(
         &self,
         body: Map<String, Value>,
@@ -123,14 +125,17 @@ impl Observation {
         Observation::new(body, self.as_of, source)
     }
 
-    /// The body before the change that an event tells, where it says what it changed.
-    pub fn before(&self) -> Option<Map<String, Value>> {
-        let mut before = (*self.body).clone();
-        merge(&mut before, self.changed()?);
-        Some(before)
+    /// A field before the change that an event tells, where it says what it changed.
+    pub fn before(&self, name: &str) -> Option<Cow<'_, Value>> {
+        let is = self.body.get(name);
+        match self.changed()?.get(name) {
+            Some(was) => Some(Cow::Owned(undone(is, was))),
+            None => is.map(Cow::Borrowed),
+        }
     }
 
-    /// Which state [`Observation::before`] shows.
+    /// Which state the body showed before the change that an event tells, where it says what it
+    /// changed.
     pub(crate) fn state_before(&self) -> Option<Digest> {
         Some(canonical::state_before(&self.body, self.changed()?))
     }

@@ -1,11 +1,10 @@
 //! One observation as merging keeps it.
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::canonical::{self, Digest};
+use crate::fields::Fields;
 use crate::observation::{Observation, Source};
 use crate::standing::{Standing, standing};
 
@@ -37,7 +36,7 @@ pub(crate) struct Sighting {
     pub summary: Option<Summary>,
     /// The body; of an older one the fields that no newer one has.
     #[serde(skip)]
-    pub fields: Arc<Map<String, Value>>,
+    pub fields: Fields,
 }
 
 /// Who is believed more, the last most: a page was read at some time in its second, and our own
@@ -167,8 +166,8 @@ impl Sighting {
     /// Cuts the body of an older sighting down to the fields that no newer one has.
     pub(crate) fn reduce(&mut self, object_type: &str, is_newer: impl Fn(&str) -> bool) {
         self.summary = Some(self.summary(object_type));
-        if self.fields.keys().any(|name| is_newer(name)) {
-            Arc::make_mut(&mut self.fields).retain(|name, _| !is_newer(name));
+        if self.fields.names().any(&is_newer) {
+            self.fields = self.fields.only(|name| !is_newer(name));
         }
     }
 
@@ -177,7 +176,7 @@ impl Sighting {
         Sighting {
             change: self.change.clone(),
             outranks: self.outranks.clone(),
-            fields: Arc::default(),
+            fields: Fields::default(),
             ..*self
         }
     }
@@ -210,6 +209,6 @@ impl Sighting {
 
     /// A text that only equal sightings share.
     pub(crate) fn identity(&self) -> String {
-        canonical::json(self) + &canonical::text(&self.fields)
+        canonical::json(self) + self.fields.text()
     }
 }

@@ -1,7 +1,9 @@
 //! How far along its life an object is, for the seconds that nothing else orders.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
+
+use crate::fields::Fields;
 
 /// Of two states of one second the further along is the later one: nothing leaves a terminal
 /// state but by a change that its event names.
@@ -20,7 +22,7 @@ impl Standing {
 
 /// Where a body stands in the life of its type (the states are those of the API reference,
 /// <https://docs.stripe.com/api>); types not named here have no order.
-pub(crate) fn standing(object_type: &str, body: &Map<String, Value>) -> Standing {
+pub(crate) fn standing(object_type: &str, body: &Fields) -> Standing {
     let text = |name| body.get(name).and_then(Value::as_str).unwrap_or_default();
     let number = |name| body.get(name).and_then(Value::as_i64).unwrap_or_default();
     let status = text("status");

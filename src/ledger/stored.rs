@@ -1,11 +1,10 @@
 //! A mirrored object as its table keeps it.
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::canonical;
+use crate::fields::Fields;
 use crate::mirror::Mirrored;
 use crate::observation::Key;
 use crate::sighting::Sighting;
@@ -50,9 +49,8 @@ struct Other {
     sighting: Sighting,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     shared: Vec<String>,
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
-    #[serde(serialize_with = "canonical::serialize")]
-    own: Map<String, Value>,
+    #[serde(default, skip_serializing_if = "Fields::is_empty")]
+    own: Fields,
 }
 
 impl Mirrored {
@@ -61,7 +59,7 @@ impl Mirrored {
         let resolved = self.resolve();
         let winner = resolved.winner();
         let stored = Stored {
-            body: canonical::text(&resolved.body),
+            body: resolved.body.text().to_owned(),
             as_of: winner.second,
             deleted: winner.gone,
             evidence: None,
@@ -93,7 +91,7 @@ impl Mirrored {
 
     /// The reverse of [`Mirrored::to_stored`].
     pub fn from_stored(key: Key, stored: &Stored) -> Result<Mirrored, Unreadable> {
-        let body: Map<String, Value> = serde_json::from_str(&stored.body)?;
+        let body = Fields::from_stored(&stored.body)?;
         let evidence = match &stored.evidence {
             Some(evidence) => serde_json::from_str(evidence)?,
             None => Evidence {
@@ -108,9 +106,9 @@ impl Mirrored {
             .into_iter()
             .map(|other| other.sighting(&body))
             .collect();
-        let mut fields = Arc::new(body);
+        let mut fields = body;
         if !evidence.filled.is_empty() {
-            Arc::make_mut(&mut fields).retain(|name, _| !evidence.filled.contains(name));
+            fields = fields.only(|name| !evidence.filled.iter().any(|filled| filled == name));
         }
         let created = evidence.created.or_else(|| created_in(&fields));
         sightings.push(Sighting {
@@ -122,33 +120,25 @@ impl Mirrored {
 }
 
 impl Other {
-    fn of(sighting: &Sighting, body: &Map<String, Value>) -> Other {
-        let (mut shared, mut own) = (Vec::new(), Map::new());
-        for (name, value) in sighting.fields.iter() {
-            match body.get(name) == Some(value) {
-                true => shared.push(name.clone()),
-                false => {
-                    own.insert(name.clone(), value.clone());
-                }
-            }
-        }
-        shared.sort_unstable();
+    fn of(sighting: &Sighting, body: &Fields) -> Other {
+        let fields = sighting.fields.raws();
+        let (shared, own): (Vec<_>, Vec<_>) =
+            fields.partition(|(name, raw)| body.raw(name) == Some(raw));
         Other {
             sighting: sighting.facts(),
-            shared,
-            own,
+            shared: shared
+                .into_iter()
+                .map(|(name, _)| name.to_owned())
+                .collect(),
+            own: Fields::of(own.into_iter()),
         }
     }
 
-    fn sighting(self, body: &Map<String, Value>) -> Sighting {
-        let mut fields = self.own;
-        for name in self.shared {
-            if let Some(value) = body.get(&name) {
-                fields.insert(name, value.clone());
-            }
-        }
+    fn sighting(self, body: &Fields) -> Sighting {
+        let shared = self.shared.iter();
+        let shared = shared.filter_map(|name| Some((name.as_str(), body.raw(name)?)));
         Sighting {
-            fields: Arc::new(fields),
+            fields: self.own.and(shared),
             ..self.sighting
         }
     }
@@ -163,16 +153,11 @@ fn plain(stored: &Stored) -> Sighting {
     }
 }
 
-fn created_in(body: &Map<String, Value>) -> Option<i64> {
+fn created_in(body: &Fields) -> Option<i64> {
     body.get("created").and_then(Value::as_i64)
 }
 
-fn without(body: &Map<String, Value>, fields: &Map<String, Value>) -> Vec<String> {
-    let mut names: Vec<_> = body
-        .keys()
-        .filter(|name| !fields.contains_key(*name))
-        .cloned()
-        .collect();
-    names.sort_unstable();
-    names
+fn without(body: &Fields, fields: &Fields) -> Vec<String> {
+    let names = body.names().filter(|name| !fields.contains(name));
+    names.map(str::to_owned).collect()
 }

@@ -9,7 +9,6 @@ use crate::postgres::spi::Statement;
 use crate::stripe_errors::failure;
 use ledger::{Due, Key, Observation, Source};
 use serde_json::{Map, Value, json};
-use std::sync::Arc;
 use stripe::{Answer, Client, Environment, Error, Page, resources};
 
 /// An object that Stripe must be asked about.
@@ -192,7 +191,7 @@ impl Question {
         };
         if is(Due::Items) && !found.deleted {
             let items = all_items(client, id)?;
-            Arc::make_mut(&mut found.body).insert("items".to_owned(), items);
+            found.body = found.body.with("items", &items);
         }
         Ok(vec![found])
     }

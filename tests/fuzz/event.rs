@@ -1,10 +1,10 @@
 use std::ops::Range;
 
 use arbitrary::{Result, Unstructured};
-use payments_ledger::{Mirrored, Observation, Source};
+use payments_ledger::{Fields, Mirrored, Observation, Source};
 use payments_stripe::event::{Event, sanitize};
+use serde_json::json;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value, json};
 
 use crate::LIVES;
 use crate::world::{self, SHAPES};
@@ -19,9 +19,10 @@ pub fn event(data: &[u8]) {
     let Ok(event) = Event::parse(&clean) else {
         return;
     };
+    let previous_attributes = event.previous_attributes.map(RawValue::get);
     let (Ok(object), Ok(previous_attributes)) = (
-        parsed(event.object),
-        event.previous_attributes.map(parsed).transpose(),
+        Fields::parse(event.object.get()),
+        previous_attributes.map(serde_json::from_str).transpose(),
     ) else {
         return;
     };
@@ -41,10 +42,6 @@ pub fn event(data: &[u8]) {
     world::deliver(&mut world::empty(), vec![observation]);
 }
 
-fn parsed(raw: &RawValue) -> serde_json::Result<Map<String, Value>> {
-    serde_json::from_str(raw.get())
-}
-
 /// An event of Stripe's, with anything written over some of it.
 fn any_text(u: &mut Unstructured<'_>) -> Result<String> {
     let (_, _, world) = u.choose(&LIVES)?;
@@ -60,7 +57,7 @@ fn any_text(u: &mut Unstructured<'_>) -> Result<String> {
     let mut text = json!({
         "id": "evt_1", "object": "event", "type": happening.event_type, "created": told.as_of,
         "livemode": false, "api_version": "2026-10-28.endive",
-        "data": {"object": *told.body, "previous_attributes": previous_attributes},
+        "data": {"object": told.body.to_map(), "previous_attributes": previous_attributes},
     })
     .to_string()
     .into_bytes();

@@ -1,5 +1,3 @@
-use std::sync::Arc;
-
 use arbitrary::{Result, Unstructured};
 use payments_ledger::Observation;
 use payments_ledger::memory::Memory;
@@ -53,7 +51,7 @@ fn any_life(u: &mut Unstructured<'_>) -> Result<()> {
     let mut told: Vec<Observation> = Vec::new();
     for (number, happening) in world.told.iter().enumerate() {
         let one = happening.event(&format!("evt_{number}"), shape);
-        let mut body = Arc::unwrap_or_clone(one.body);
+        let mut body = one.body.to_map();
         any::disturb(u, &mut body, |name| !is_clear || !LINKS.contains(&name))?;
         told.extend(Observation::new(body, one.as_of, one.source));
     }

@@ -246,7 +246,7 @@ impl<'a, 'p> Bill<'a, 'p> {
         row.metadata = Some(Value::Object(metadata(
             subscription_metadata(body)
                 .into_iter()
-                .chain(body.part("metadata")),
+                .chain(body.map("metadata")),
         )));
     }
 }

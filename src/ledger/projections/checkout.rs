@@ -82,12 +82,12 @@ fn asked_for(
     let mode = body
         .text("mode")
         .filter(|mode| mode == "payment" || mode == "subscription")?;
-    let metadata = body.at("metadata")?.as_object()?;
+    let metadata = body.map("metadata")?;
     let id = row_of(session)?;
     if !authentic(metadata) {
         return None;
     }
-    let ours = Body::new(metadata);
+    let ours = Body::Part(metadata);
     let line_items: Vec<Value> = body
         .list("line_items")
         .filter_map(|item| {

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use super::subject::Subject;
 use super::{body, created};
-use crate::body::Body;
 use crate::mirror::Object;
 use crate::rows::{CheckoutSession, Customer, CustomerMapping, Subscription};
 use crate::table::Time;
@@ -28,7 +27,7 @@ pub(crate) fn customer(environment: &str, object: &Object) -> Customer {
 
 /// The subject for whom a subscription was made, as its metadata says.
 pub(crate) fn subject_of_subscription(row: &Subscription) -> Option<Subject> {
-    Subject::in_metadata(Body::new(row.metadata.as_ref()?.as_object()?))
+    Subject::in_metadata(row.metadata.as_ref()?.as_object()?)
 }
 
 /// The mappings of one customer: for whom they completed a checkout of ours, whose subscription

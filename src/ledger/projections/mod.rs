@@ -31,7 +31,7 @@ pub(crate) fn row_id(environment: &str, anchor: &str) -> Uuid {
 }
 
 pub(crate) fn body(object: &Object) -> Body<'_> {
-    Body::new(&object.body)
+    Body::Whole(&object.body)
 }
 
 /// When Stripe created the object. A bare tombstone does not say; the moment it was seen is then

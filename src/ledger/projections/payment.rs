@@ -237,7 +237,7 @@ impl<'a> Context<'a> {
                 sessions
                     .iter()
                     .chain(sources)
-                    .filter_map(|member| member.body().part("metadata")),
+                    .filter_map(|member| member.body().map("metadata")),
             ))),
         };
     }
@@ -268,9 +268,7 @@ impl<'a> Context<'a> {
             refunded_at: created.filter(|_| fate == Fate::Refunded),
             ..self.blank(refund.id(), "refund", created)
         };
-        let own = body
-            .part("metadata")
-            .map(|metadata| own_metadata(metadata.map()));
+        let own = body.map("metadata").map(own_metadata);
         let mut metadata = Map::new();
         if let Some(parent) = parent {
             row.subject_type = parent.subject_type;
@@ -299,8 +297,10 @@ impl<'a> Context<'a> {
 }
 
 /// Several pieces of metadata as one, later ones first; our own keys left out.
-pub(super) fn metadata<'b>(pieces: impl Iterator<Item = Body<'b>>) -> Map<String, Value> {
-    pieces.flat_map(|piece| own_metadata(piece.map())).collect()
+pub(super) fn metadata<'b>(
+    pieces: impl Iterator<Item = &'b Map<String, Value>>,
+) -> Map<String, Value> {
+    pieces.flat_map(own_metadata).collect()
 }
 
 pub(super) fn email_of_session(session: &Member) -> Option<String> {

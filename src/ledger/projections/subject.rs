@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::body::Body;
@@ -20,7 +21,8 @@ pub(crate) struct Subject {
 
 impl Subject {
     /// The subject that metadata of ours names.
-    pub fn in_metadata(metadata: Body) -> Option<Self> {
+    pub fn in_metadata(metadata: &Map<String, Value>) -> Option<Self> {
+        let metadata = Body::Part(metadata);
         Some(Self {
             kind: metadata.text("payments_subject_type")?,
             id: metadata.text("payments_subject_id")?,

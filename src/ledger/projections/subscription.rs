@@ -14,7 +14,7 @@ pub(crate) fn own_subject(subscription: &Object) -> Option<Subject> {
     if subscription.key.object_type != "subscription" {
         return None;
     }
-    Subject::in_metadata(body(subscription).part("metadata")?)
+    Subject::in_metadata(body(subscription).map("metadata")?)
 }
 
 /// Whether Stripe has more items than the payload lists.

@@ -3,9 +3,8 @@
 use crate::Trouble;
 use crate::webhook::{Event, sign};
 use ledger::memory::Memory;
-use ledger::{Key, Mirrored, Observation, Source, Stored};
+use ledger::{Fields, Key, Mirrored, Observation, Source, Stored};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fs;
 use std::hint::black_box;
@@ -102,7 +101,7 @@ fn parse(bodies: &[&str]) -> Result<Vec<Observation>, Trouble> {
     for body in bodies {
         let clean = stripe::event::sanitize(body);
         let event = stripe::Event::parse(&clean)?;
-        let object: Map<String, Value> = serde_json::from_str(event.object.get())?;
+        let object = Fields::parse(event.object.get())?;
         let previous = event
             .previous_attributes
             .map(|json| serde_json::from_str(json.get()));

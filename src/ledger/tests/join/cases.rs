@@ -690,8 +690,9 @@ fn items_of_two_updates_in_one_second_are_chained_like_their_subscription() {
                 subscription(is),
                 json!({"items": {"data": [item(was)]}}),
             );
-            let before = whole.before().expect("the event says what it changed");
-            let before = map(before["items"]["data"][0].clone());
+            let before = whole.before("items");
+            let before = before.expect("the event says what it changed");
+            let before = map(before["data"][0].clone());
             whole
                 .embedded(map(item(is)), Some(&before))
                 .expect("an item has an id")

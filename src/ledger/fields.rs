@@ -1,0 +1,329 @@
+//! An object's fields as one text, of which only what somebody asks for is parsed.
+//!
+//! Of most bodies most fields are never looked at: they come out of the mirror and go back into it.
+//! To parse all of them, to drop them and to write them again took a third of an event's time.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::{Index, Range};
+use std::sync::{Arc, LazyLock, OnceLock};
+
+use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
+use serde::ser::{self, Serialize, Serializer};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use crate::canonical;
+
+/// The fields of a JSON object, as compact text with sorted names: equal fields are equal text.
+/// To clone them costs nothing.
+#[derive(Clone)]
+pub struct Fields(Arc<Text>);
+
+struct Text {
+    json: String,
+    /// In the order of their names.
+    places: Vec<Place>,
+}
+
+/// Where a field is in the text.
+struct Place {
+    name: Range<usize>,
+    /// The name, where the text spells it with an escape.
+    unescaped: Option<Box<str>>,
+    value: Range<usize>,
+    parsed: OnceLock<Value>,
+}
+
+impl Fields {
+    /// Reads an object that somebody else wrote. Of two fields of one name the last counts.
+    ///
+    /// # Errors
+    /// If the text is no JSON object, or holds a number that Rust does not have.
+    pub fn parse(json: &str) -> serde_json::Result<Fields> {
+        match Fields::split(json, false) {
+            Some(fields) => Ok(fields),
+            None => serde_json::from_str::<Map<String, Value>>(json).map(Fields::from),
+        }
+    }
+
+    /// Reads what [`Fields::text`] wrote, and parses none of it. If that was edited since, it is
+    /// read as any other text is; but values between which nothing was changed are believed.
+    pub(crate) fn from_stored(json: &str) -> serde_json::Result<Fields> {
+        match Fields::split(json, true).filter(|fields| fields.text() == json) {
+            Some(fields) => Ok(fields),
+            None => Fields::parse(json),
+        }
+    }
+
+    /// `None` where it takes a parser to say what the fields are, or that they are none.
+    fn split(json: &str, is_stored: bool) -> Option<Fields> {
+        let Members(mut members) = serde_json::from_str(json).ok()?;
+        members.sort_unstable_by_key(|(name, _)| *name);
+        if members.windows(2).any(|pair| pair[0].0 == pair[1].0) {
+            return None;
+        }
+        let mut draft = Draft::new(json.len(), members.len());
+        for (name, value) in members {
+            match is_stored || is_canonical(value) {
+                true => draft.copy(name, value),
+                false => draft.write(name, serde_json::from_str(value).ok()?),
+            }
+        }
+        Some(draft.fields())
+    }
+
+    /// The text: compact JSON with sorted names.
+    pub fn text(&self) -> &str {
+        &self.0.json
+    }
+
+    /// The value of a field; `None` if there is no such field.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.place(name).map(|place| place.parsed(&self.0))
+    }
+
+    /// The text of a field's value.
+    pub(crate) fn raw(&self, name: &str) -> Option<&str> {
+        self.place(name).map(|place| place.value(&self.0))
+    }
+
+    /// Whether there is such a field, be it null.
+    pub fn contains(&self, name: &str) -> bool {
+        self.place(name).is_some()
+    }
+
+    /// The names, sorted.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.places.iter().map(|place| place.name(&self.0))
+    }
+
+    /// Names and texts of values, in the order of the names.
+    pub(crate) fn raws(&self) -> impl Iterator<Item = (&str, &str)> {
+        let places = self.0.places.iter();
+        places.map(|place| (place.name(&self.0), place.value(&self.0)))
+    }
+
+    /// Names and values, in the order of the names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        let places = self.0.places.iter();
+        places.map(|place| (place.name(&self.0), place.parsed(&self.0)))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.places.is_empty()
+    }
+
+    /// The fields with these names.
+    pub(crate) fn only(&self, is_wanted: impl Fn(&str) -> bool) -> Fields {
+        Fields::of(self.raws().filter(|(name, _)| is_wanted(name)))
+    }
+
+    /// These fields and one more, or with another value for one of them.
+    pub fn with(&self, name: &str, value: &Value) -> Fields {
+        self.and([(name, canonical::text(value).as_str())])
+    }
+
+    /// These fields and others, given as [`Fields::raws`] gives them. Where both have a field, the
+    /// other's counts.
+    pub(crate) fn and<'a>(
+        &'a self,
+        others: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Fields {
+        let members: BTreeMap<_, _> = self.raws().chain(others).collect();
+        Fields::of(members.into_iter())
+    }
+
+    /// Of names and texts of values, in the order of the names.
+    pub(crate) fn of<'a>(members: impl Iterator<Item = (&'a str, &'a str)>) -> Fields {
+        let mut draft = Draft::new(0, 0);
+        members.for_each(|(name, value)| draft.copy(name, value));
+        draft.fields()
+    }
+
+    /// The fields, parsed.
+    pub fn to_map(&self) -> Map<String, Value> {
+        let owned = |(name, value): (&str, &Value)| (name.to_owned(), value.clone());
+        self.iter().map(owned).collect()
+    }
+
+    fn place(&self, name: &str) -> Option<&Place> {
+        let places = &self.0.places;
+        let is_there = |place: &Place| place.name(&self.0).cmp(name);
+        places.get(places.binary_search_by(is_there).ok()?)
+    }
+}
+
+impl Place {
+    fn name<'a>(&'a self, text: &'a Text) -> &'a str {
+        match &self.unescaped {
+            Some(name) => name,
+            None => &text.json[self.name.clone()],
+        }
+    }
+
+    fn value<'a>(&self, text: &'a Text) -> &'a str {
+        &text.json[self.value.clone()]
+    }
+
+    /// What cannot be parsed, a number beyond Rust's that somebody wrote into a row, says nothing.
+    fn parsed(&self, text: &Text) -> &Value {
+        let parse = || serde_json::from_str(self.value(text)).unwrap_or_default();
+        self.parsed.get_or_init(parse)
+    }
+}
+
+impl From<Map<String, Value>> for Fields {
+    fn from(map: Map<String, Value>) -> Fields {
+        let mut draft = Draft::new(0, map.len());
+        let members: BTreeMap<_, _> = map.into_iter().collect();
+        for (name, value) in members {
+            draft.write(&name, value);
+        }
+        draft.fields()
+    }
+}
+
+impl Default for Fields {
+    fn default() -> Fields {
+        static NONE: LazyLock<Fields> = LazyLock::new(|| Draft::new(0, 0).fields());
+        NONE.clone()
+    }
+}
+
+impl PartialEq for Fields {
+    fn eq(&self, other: &Fields) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.text() == other.text()
+    }
+}
+
+impl Index<&str> for Fields {
+    type Output = Value;
+
+    /// The value of a field; null if there is no such field.
+    fn index(&self, name: &str) -> &Value {
+        self.get(name).unwrap_or(&Value::Null)
+    }
+}
+
+impl fmt::Debug for Fields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
+}
+
+impl Serialize for Fields {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let raw: &RawValue = serde_json::from_str(self.text()).map_err(ser::Error::custom)?;
+        raw.serialize(serializer)
+    }
+}
+
+/// Of what was stored.
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Fields, D::Error> {
+        let raw = <&RawValue>::deserialize(deserializer)?;
+        Fields::from_stored(raw.get()).map_err(de::Error::custom)
+    }
+}
+
+/// Fields that are being written, in the order of their names.
+struct Draft {
+    json: Vec<u8>,
+    places: Vec<Place>,
+}
+
+impl Draft {
+    /// For about so many bytes and so many fields.
+    fn new(bytes: usize, fields: usize) -> Draft {
+        let mut json = Vec::with_capacity(bytes + 2);
+        json.push(b'{');
+        Draft {
+            json,
+            places: Vec::with_capacity(fields),
+        }
+    }
+
+    /// Adds a field whose value is canonical text.
+    fn copy(&mut self, name: &str, value: &str) {
+        self.add(name, |json| {
+            json.extend_from_slice(value.as_bytes());
+            OnceLock::new()
+        });
+    }
+
+    /// Adds a field whose value was parsed.
+    fn write(&mut self, name: &str, value: Value) {
+        self.add(name, |json| {
+            canonical::write_value(&value, true, json);
+            OnceLock::from(value)
+        });
+    }
+
+    fn add(&mut self, name: &str, write: impl FnOnce(&mut Vec<u8>) -> OnceLock<Value>) {
+        if !self.places.is_empty() {
+            self.json.push(b',');
+        }
+        let start = self.json.len() + 1;
+        canonical::write_scalar(name, &mut self.json);
+        let written = start..self.json.len() - 1;
+        self.json.push(b':');
+        let start = self.json.len();
+        let parsed = write(&mut self.json);
+        self.places.push(Place {
+            unescaped: (written.len() != name.len()).then(|| name.into()),
+            name: written,
+            value: start..self.json.len(),
+            parsed,
+        });
+    }
+
+    fn fields(mut self) -> Fields {
+        self.json.push(b'}');
+        Fields(Arc::new(Text {
+            json: canonical::into_text(self.json),
+            places: self.places,
+        }))
+    }
+}
+
+/// The members of an object as they stand in its text. Only names that are spelled without escape.
+struct Members<'a>(Vec<(&'a str, &'a str)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Members<'de>, D::Error> {
+        struct Read;
+
+        impl<'de> Visitor<'de> for Read {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+                // Most objects have some forty fields.
+                let mut members = Vec::with_capacity(64);
+                while let Some((name, value)) = map.next_entry::<&str, &RawValue>()? {
+                    members.push((name, value.get()));
+                }
+                Ok(Members(members))
+            }
+        }
+
+        deserializer.deserialize_map(Read)
+    }
+}
+
+/// Whether a value is known to be spelled as we would spell it.
+fn is_canonical(value: &str) -> bool {
+    match value.as_bytes() {
+        [b'"', ..] => !value.contains('\\'),
+        b"true" | b"false" | b"null" | b"0" => true,
+        // Not -0, which is a float, nor what may not fit into 64 bits.
+        [b'-', b'1'..=b'9', digits @ ..] | [b'1'..=b'9', digits @ ..] => {
+            digits.len() < 18 && digits.iter().all(u8::is_ascii_digit)
+        }
+        _ => false,
+    }
+}
