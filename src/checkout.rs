@@ -117,8 +117,8 @@ struct Session {
 
 /// What became of one generation.
 enum Outcome {
-    /// It is what the caller gets.
-    Settled,
+    /// It is what the caller gets: this row.
+    Settled(Composite),
     /// It is what the caller gets, marked as failed.
     Recorded(Failure),
     /// It is over: the next one is to be tried.
@@ -140,15 +140,16 @@ impl Checkout {
         };
         let mut session = self.claim(first)?;
         if session.is_paid() {
-            return Ok((self.row(session.id)?, None));
+            return Ok((as_owner(|| self.row(session.id))?, None));
         }
         connection::with_client(self.environment, |client| {
             for tries_left in (0..GENERATIONS_PER_CALL).rev() {
                 let is_last = tries_left == 0;
                 match as_owner(|| self.settle(client, &session, is_last))? {
-                    Outcome::Settled => return Ok((self.row(session.id)?, None)),
+                    Outcome::Settled(row) => return Ok((row, None)),
                     Outcome::Recorded(failure) => {
-                        return Ok((self.row(session.id)?, Some(failure)));
+                        let row = as_owner(|| self.row(session.id))?;
+                        return Ok((row, Some(failure)));
                     }
                     Outcome::Over => session = self.claim(self.next(&session, tries_left)?)?,
                 }
@@ -182,43 +183,57 @@ impl Checkout {
     /// Makes the row of a generation the caller's, if their policies allow it, or finds it made by
     /// an equal request.
     fn claim(&self, generation: (Uuid, i32)) -> Result<Session, Failure> {
-        let is_new = self.insert(generation)?;
-        let session = self.session(generation.0)?;
-        if !is_new {
-            self.require_same_request(&session)?;
+        if self.insert(generation)? {
+            return Ok(Session::new(generation));
         }
+        let (session, _) = as_owner(|| self.session(generation.0))?;
+        self.require_same_request(&session)?;
         Ok(session)
     }
 
     /// The newest generation of the slot, by the columns that are stored, so that a restore under
     /// another sealing key, which derives other ids, forgets none.
     fn latest(&self) -> Result<Option<(Uuid, i32)>, Failure> {
-        static LATEST: Statement = Statement::new(
+        // Many subjects may use the same key: `is not distinct from` would read the sessions of all.
+        static OF_SUBJECT: Statement = Statement::new(
             "select id, generation
                from payments.checkout_sessions
               where environment = $1
                 and idempotency_key = $2
-                and subject_type is not distinct from $3
-                and subject_id is not distinct from $4
-                and ($3 is not null or requested_by = $5)
+                and subject_type = $3
+                and subject_id = $4
+              order by generation desc
+              limit 1",
+        );
+        static OF_REQUESTER: Statement = Statement::new(
+            "select id, generation
+               from payments.checkout_sessions
+              where environment = $1
+                and idempotency_key = $2
+                and subject_type is null
+                and subject_id is null
+                and requested_by = $3
               order by generation desc
               limit 1",
         );
         let Some(key) = self.request.idempotency_key.as_deref() else {
             return Ok(None);
         };
-        let (subject_type, subject_id) = self.subject();
-        as_owner(|| {
-            LATEST.first(
+        let environment = self.environment.as_str();
+        let read = |row: &Row| Ok((row.required(1)?, row.required(2)?));
+        as_owner(|| match self.subject() {
+            (Some(kind), Some(id)) => OF_SUBJECT.first(
+                &[environment.into(), key.into(), kind.into(), id.into()],
+                read,
+            ),
+            _ => OF_REQUESTER.first(
                 &[
-                    self.environment.as_str().into(),
+                    environment.into(),
                     key.into(),
-                    subject_type.into(),
-                    subject_id.into(),
                     self.requested_by.as_str().into(),
                 ],
-                |row| Ok((row.required(1)?, row.required(2)?)),
-            )
+                read,
+            ),
         })
     }
 
@@ -278,16 +293,24 @@ impl Checkout {
         Ok(inserted == 1)
     }
 
-    fn session(&self, id: Uuid) -> Result<Session, Failure> {
+    /// A session as it stands, and its whole row for the caller. As the tables' owner.
+    fn session(&self, id: Uuid) -> Result<(Session, Composite), Failure> {
         static SESSION: Statement = Statement::new(
             "select id, generation, status, payment_status, request_hash,
-                    stripe_checkout_session_id, stripe_subscription_id, stripe_payment_intent_id
+                    stripe_checkout_session_id, stripe_subscription_id, stripe_payment_intent_id,
+                    row(
+                        id, environment, mode, status, payment_status, subject_type, subject_id,
+                        customer_email, line_items, success_url, cancel_url, idempotency_key,
+                        metadata, stripe_checkout_session_id, stripe_customer_id,
+                        stripe_payment_intent_id, stripe_subscription_id, url, last_error,
+                        expires_at, requested_by, request_hash, generation, created_at, updated_at
+                    )::payments.checkout_session
                from payments.checkout_sessions
               where environment = $1
                 and id = $2",
         );
         let read = |row: &Row| {
-            Ok(Session {
+            let session = Session {
                 id: row.required(1)?,
                 generation: row.get(2)?.unwrap_or(1),
                 status: row.required(3)?,
@@ -296,18 +319,22 @@ impl Checkout {
                 stripe_session: row.get(6)?,
                 stripe_subscription: row.get(7)?,
                 stripe_payment_intent: row.get(8)?,
-            })
+            };
+            Ok((session, row.composite(9)?))
         };
-        let found =
-            as_owner(|| SESSION.first(&[self.environment.as_str().into(), id.into()], read))?;
-        found.ok_or_else(|| {
-            Failure::new(
+        match SESSION.first(&[self.environment.as_str().into(), id.into()], read)? {
+            Some((session, Some(row))) => Ok((session, row)),
+            _ => Err(Failure::new(
                 SqlState::PREREQUISITE_STATE,
                 "row_skipped",
                 "the row was not inserted: a trigger or a unique index of your own on \
                  payments.checkout_sessions kept it out",
-            )
-        })
+            )),
+        }
+    }
+
+    fn row(&self, id: Uuid) -> Result<Composite, Failure> {
+        self.session(id).map(|(_, row)| row)
     }
 
     fn require_same_request(&self, session: &Session) -> Result<(), Failure> {
@@ -360,9 +387,9 @@ impl Checkout {
     }
 
     fn settled_as_it_stands(&self, client: &Client, id: Uuid) -> Result<Outcome, Failure> {
-        let session = self.session(id)?;
+        let (session, row) = self.session(id)?;
         match session.status.as_str() {
-            "open" => Ok(Outcome::Settled),
+            "open" => Ok(Outcome::Settled(row)),
             "completed" => self.completed(client, &session),
             _ => Ok(Outcome::Over),
         }
@@ -377,7 +404,7 @@ impl Checkout {
         };
         Ok(match is_over {
             true => Outcome::Over,
-            false => Outcome::Settled,
+            false => Outcome::Settled(self.row(session.id)?),
         })
     }
 
@@ -545,28 +572,6 @@ impl Checkout {
         Ok(Outcome::Recorded(failure))
     }
 
-    fn row(&self, id: Uuid) -> Result<Composite, Failure> {
-        static ROW: Statement = Statement::new(
-            "select row(
-                 id, environment, mode, status, payment_status, subject_type, subject_id,
-                 customer_email, line_items, success_url, cancel_url, idempotency_key, metadata,
-                 stripe_checkout_session_id, stripe_customer_id, stripe_payment_intent_id,
-                 stripe_subscription_id, url, last_error, expires_at, requested_by, request_hash,
-                 generation, created_at, updated_at
-             )::payments.checkout_session
-               from payments.checkout_sessions
-              where environment = $1
-                and id = $2",
-        );
-        as_owner(|| {
-            ROW.first(&[self.environment.as_str().into(), id.into()], |row| {
-                row.composite(1)
-            })
-        })?
-        .flatten()
-        .ok_or_else(|| Failure::internal("the session's row is gone"))
-    }
-
     fn subject(&self) -> (Option<&str>, Option<&str>) {
         let subject = self.request.subject.as_ref();
         (
@@ -577,6 +582,20 @@ impl Checkout {
 }
 
 impl Session {
+    /// One that was inserted just now.
+    fn new((id, generation): (Uuid, i32)) -> Session {
+        Session {
+            id,
+            generation,
+            status: "initialized".to_owned(),
+            payment_status: None,
+            request_hash: None,
+            stripe_session: None,
+            stripe_subscription: None,
+            stripe_payment_intent: None,
+        }
+    }
+
     /// Is it a purchase that is over and done with?
     fn is_paid(&self) -> bool {
         let paid = matches!(

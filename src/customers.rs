@@ -11,7 +11,20 @@ use stripe::{Client, Environment, Subject};
 /// The customer who is billed for a subject: one who completed a checkout for it or was linked to
 /// it. Of several, the one with a live subscription, then the newest. Reads as the tables' owner.
 pub fn mapped(environment: Environment, subject: &Subject) -> Result<Option<String>, Failure> {
-    static MAPPED: Statement = Statement::new(
+    // Mostly there is one, or none, and nothing to choose.
+    static SOME: Statement = Statement::new(
+        "select mapping.stripe_customer_id
+           from payments.customer_mappings as mapping
+           left join payments.customers as customer
+             on customer.environment = mapping.environment
+            and customer.stripe_customer_id = mapping.stripe_customer_id
+          where mapping.environment = $1
+            and mapping.subject_type = $2
+            and mapping.subject_id = $3
+            and customer.deleted is not true
+          limit 2",
+    );
+    static FIRST: Statement = Statement::new(
         "select mapping.stripe_customer_id
            from payments.customer_mappings as mapping
            left join payments.customers as customer
@@ -34,7 +47,11 @@ pub fn mapped(environment: Environment, subject: &Subject) -> Result<Option<Stri
                    mapping.stripe_customer_id desc
           limit 1",
     );
-    of(&MAPPED, environment, subject)
+    let mut some = all_of(&SOME, environment, subject)?;
+    match some.len() {
+        2.. => Ok(all_of(&FIRST, environment, subject)?.into_iter().next()),
+        _ => Ok(some.pop()),
+    }
 }
 
 /// The subscription that a customer pays for a subject, the newest that has not ended.
@@ -82,16 +99,16 @@ fn reserved(environment: Environment, subject: &Subject) -> Result<Option<String
           order by session.created_at desc
           limit 1",
     );
-    of(&RESERVED, environment, subject)
+    Ok(all_of(&RESERVED, environment, subject)?.into_iter().next())
 }
 
-fn of(
+fn all_of(
     statement: &'static Statement,
     environment: Environment,
     subject: &Subject,
-) -> Result<Option<String>, Failure> {
+) -> Result<Vec<String>, Failure> {
     let (kind, id) = (subject.kind.as_str(), subject.id.as_str());
-    statement.first(
+    statement.rows(
         &[environment.as_str().into(), kind.into(), id.into()],
         |row| row.required(1),
     )

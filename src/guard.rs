@@ -10,6 +10,7 @@ use pgrx::prelude::*;
 use pgrx::{PgTrigger, Uuid, WhoAllocated};
 use std::cell::Cell;
 use std::convert::Infallible;
+use std::num::NonZeroUsize;
 
 /// A table that app roles insert into, and what they may say there.
 pub struct Requests {
@@ -134,7 +135,14 @@ fn require_request(table: &str, row: &PgHeapTuple<'_, impl WhoAllocated>) -> Res
         Err(Failure::new(SqlState::INSUFFICIENT_PRIVILEGE, code, message).hint(hint))
     };
 
-    let id = row.get_by_name::<Uuid>("id").ok().flatten();
+    // Each lookup by name would compare with the names of all columns before it.
+    let columns: Vec<&str> = row.attributes().map(|(_, column)| column.name()).collect();
+    let place = |column: &str| {
+        let before = columns.iter().position(|name| *name == column)?;
+        NonZeroUsize::new(before + 1)
+    };
+
+    let id = place("id").and_then(|place| row.get_by_index::<Uuid>(place).ok().flatten());
     if id.is_none() || id != ALLOWED.get() {
         return refuse(
             "direct_insert",
@@ -142,13 +150,18 @@ fn require_request(table: &str, row: &PgHeapTuple<'_, impl WhoAllocated>) -> Res
             format!("Call payments.{}() instead.", requests.function),
         );
     }
-    let empty = |column: &&str| matches!(row.get_by_name::<String>(column), Ok(None));
-    let now = |column: &str| {
-        row.get_by_name::<TimestampWithTimeZone>(column)
-            .is_ok_and(|time| time == Some(transaction_timestamp()))
+    let empty = |column: &&str| {
+        place(column).is_some_and(|place| matches!(row.get_by_index::<String>(place), Ok(None)))
+    };
+    let says = |column, text| {
+        place(column).is_some_and(|place| row.get_by_index::<&str>(place) == Ok(Some(text)))
+    };
+    let now = |column| {
+        let time = |place| row.get_by_index::<TimestampWithTimeZone>(place);
+        place(column).is_some_and(|place| time(place) == Ok(Some(transaction_timestamp())))
     };
     let genuine = requests.answer.iter().all(empty)
-        && row.get_by_name::<&str>("status") == Ok(Some("initialized"))
+        && says("status", "initialized")
         && now("created_at")
         && now("updated_at");
     match genuine {

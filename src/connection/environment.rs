@@ -5,7 +5,6 @@ use super::{as_owner, lock, owner, parse_environment, row, tell};
 use crate::postgres::error::{Failure, SqlState, surface};
 use crate::postgres::identity;
 use crate::postgres::spi::{Composite, Statement};
-use pgrx::pg_sys::Oid;
 use pgrx::prelude::*;
 use stripe::Environment;
 
@@ -20,12 +19,11 @@ use stripe::Environment;
 /// names none and none is open.
 pub fn environment_for_caller(requested: Option<&str>) -> Result<Environment, Failure> {
     let requested = optional(requested)?;
-    let caller = identity::current_user();
-    let (open, is_admin) = open_to(caller)?;
-    match (requested, open) {
-        (Some(requested), open) if is_admin || open == Some(requested) => Ok(requested),
+    match (requested, open_to_all()?) {
         (None, Some(open)) => Ok(open),
-        (None, None) if is_admin => Err(Failure::argument(
+        (Some(requested), Some(open)) if requested == open => Ok(open),
+        (Some(requested), _) if caller_is_admin()? => Ok(requested),
+        (None, None) if caller_is_admin()? => Err(Failure::argument(
             "environment_required",
             "no environment is open to apps, so one must be named",
         )
@@ -41,24 +39,24 @@ fn optional(environment: Option<&str>) -> Result<Option<Environment>, Failure> {
         .transpose()
 }
 
-/// The open environment, and whether the caller may name the other one all the same.
-fn open_to(caller: Oid) -> Result<(Option<Environment>, bool), Failure> {
+fn open_to_all() -> Result<Option<Environment>, Failure> {
     static OPEN: Statement = Statement::new(
-        "select (select c.environment
-                   from payments.stripe_connections as c
-                  where c.open_to_apps),
-                has_function_privilege($1, 'payments.open_to_apps(text)', 'execute')",
+        "select c.environment
+           from payments.stripe_connections as c
+          where c.open_to_apps",
     );
-    let owner = owner()?;
-    let found = identity::as_user(owner, || {
-        OPEN.first(&[caller.into()], |row| {
-            let open = row.get::<String>(1)?;
-            Ok((optional(open.as_deref())?, row.required(2)?))
-        })
-    })?;
-    let (open, may_open) = found.unwrap_or_default();
-    let is_admin = may_open || identity::has_privileges_of(caller, owner);
-    Ok((open, is_admin))
+    let open = as_owner(|| OPEN.first(&[], |row| row.required::<String>(1)))?;
+    optional(open.as_deref())
+}
+
+/// May the caller name an environment that is not open?
+fn caller_is_admin() -> Result<bool, Failure> {
+    static MAY_OPEN: Statement = Statement::new(
+        "select has_function_privilege($1, 'payments.open_to_apps(text)', 'execute')",
+    );
+    let caller = identity::current_user();
+    let may_open = as_owner(|| MAY_OPEN.first(&[caller.into()], |row| row.required(1)))?;
+    Ok(may_open.unwrap_or(false) || identity::has_privileges_of(caller, owner()?))
 }
 
 fn closed(environment: Option<Environment>) -> Failure {

@@ -37,7 +37,8 @@ on checkout_sessions (environment, subject_type, subject_id) where subject_id is
 create index checkout_sessions_customer_idx
 on checkout_sessions (environment, stripe_customer_id) where stripe_customer_id is not null;
 create index checkout_sessions_idempotency_key_idx
-on checkout_sessions (environment, idempotency_key) where idempotency_key is not null;
+on checkout_sessions (environment, idempotency_key, subject_type, subject_id, generation)
+where idempotency_key is not null;
 create index checkout_sessions_payment_intent_idx
 on checkout_sessions (environment, stripe_payment_intent_id) where stripe_payment_intent_id is not null;
 create index checkout_sessions_subscription_idx

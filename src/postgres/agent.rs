@@ -1,6 +1,6 @@
 //! The HTTP client of this backend.
 
-use super::resolver::ThreadedResolver;
+use super::resolver::LaterResolver;
 use super::transport::{TcpConnector, WipingConnector};
 use super::{settings, tls};
 use std::sync::{Mutex, PoisonError};
@@ -63,5 +63,5 @@ fn make(origin: &Origin) -> Agent {
             .chain(TcpConnector)
             .chain(RustlsConnector::default())
             .chain(WipingConnector);
-    Agent::with_parts(config, connector, ThreadedResolver)
+    Agent::with_parts(config, connector, LaterResolver)
 }

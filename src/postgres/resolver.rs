@@ -18,43 +18,50 @@ use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 
-/// Resolves names in a short-lived thread; addresses need none.
+/// Looks nothing up: ureq asks before every request, also of a connection that is kept alive. Whoever
+/// opens one calls [`addresses`].
 #[derive(Debug)]
-pub(super) struct ThreadedResolver;
+pub(super) struct LaterResolver;
 
-/// How many addresses of a name are tried, which is also what ureq has room for.
-const MOST_ADDRESSES: usize = 16;
-
-impl Resolver for ThreadedResolver {
+impl Resolver for LaterResolver {
     fn resolve(
         &self,
-        uri: &Uri,
-        config: &Config,
-        timeout: NextTimeout,
+        _uri: &Uri,
+        _config: &Config,
+        _timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, Error> {
-        let host = uri.host().ok_or(Error::HostNotFound)?;
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let port = uri.port_u16().unwrap_or(match uri.scheme_str() {
-            Some("http") => 80,
-            _ => 443,
-        });
-
-        let found = match host.parse::<IpAddr>() {
-            Ok(address) => vec![SocketAddr::new(address, port)],
-            Err(_) => look_up(host, port, timeout)?,
-        };
-        let family = config.ip_family();
-        let wanted = family.keep_wanted(found.into_iter());
-        let mut addresses = self.empty();
-        for address in wanted.take(MOST_ADDRESSES) {
-            addresses.push(address);
-        }
-        match addresses.is_empty() {
-            true => Err(Error::HostNotFound),
-            false => Ok(addresses),
-        }
+        Ok(self.empty())
     }
 }
+
+/// The addresses of the host that a URL names, of which an address is its own. Names are looked up in
+/// a short-lived thread.
+pub(super) fn addresses(
+    uri: &Uri,
+    config: &Config,
+    timeout: NextTimeout,
+) -> Result<Vec<SocketAddr>, Error> {
+    let host = uri.host().ok_or(Error::HostNotFound)?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let port = uri.port_u16().unwrap_or(match uri.scheme_str() {
+        Some("http") => 80,
+        _ => 443,
+    });
+    let found = match host.parse::<IpAddr>() {
+        Ok(address) => vec![SocketAddr::new(address, port)],
+        Err(_) => look_up(host, port, timeout)?,
+    };
+    let family = config.ip_family();
+    let wanted = family.keep_wanted(found.into_iter());
+    let wanted: Vec<SocketAddr> = wanted.take(MOST_ADDRESSES).collect();
+    match wanted.is_empty() {
+        true => Err(Error::HostNotFound),
+        false => Ok(wanted),
+    }
+}
+
+/// How many addresses of a name are tried.
+const MOST_ADDRESSES: usize = 16;
 
 /// A lookup under way.
 struct Lookup {

@@ -1,6 +1,7 @@
 //! Connections for the HTTP client: TCP, waiting as [`super::interrupt`] waits.
 
 use super::interrupt::{self, Readiness, Waited};
+use super::resolver;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
@@ -26,7 +27,8 @@ impl<In: Transport> Connector<In> for TcpConnector {
         if let Some(tunnel) = chained {
             return Ok(Some(Either::A(tunnel)));
         }
-        let stream = connect_any(&details.addrs, details.timeout)?;
+        let addresses = resolver::addresses(details.uri, details.config, details.timeout)?;
+        let stream = connect_any(&addresses, details.timeout)?;
         if details.config.no_delay() {
             stream.set_nodelay(true)?;
         }

@@ -20,29 +20,40 @@ pub(crate) const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
 /// with different ones. <https://docs.stripe.com/api/idempotent_requests>
 pub fn encode(parameters: &Value) -> String {
     let mut form = String::new();
+    let mut path = String::new();
     for (name, value) in parameters.as_object().map(sorted).unwrap_or_default() {
-        append(&mut form, name, value);
+        path.push_str(name);
+        append(&mut form, &mut path, value);
+        path.clear();
     }
     form
 }
 
-fn append(form: &mut String, name: &str, value: &Value) {
+/// Appends what lies at a path, which is longer only meanwhile.
+fn append(form: &mut String, path: &mut String, value: &Value) {
     match value {
         Value::Object(fields) => {
             for (field, value) in sorted(fields) {
-                append(form, &format!("{name}[{field}]"), value);
+                append_below(form, path, field, value);
             }
         }
         Value::Array(values) => {
             for (index, value) in values.iter().enumerate() {
-                append(form, &format!("{name}[{index}]"), value);
+                append_below(form, path, &index.to_string(), value);
             }
         }
-        Value::Null => append_pair(form, name, ""),
-        Value::Bool(value) => append_pair(form, name, if *value { "true" } else { "false" }),
-        Value::Number(value) => append_pair(form, name, &value.to_string()),
-        Value::String(value) => append_pair(form, name, value),
+        Value::Null => append_pair(form, path, ""),
+        Value::Bool(value) => append_pair(form, path, if *value { "true" } else { "false" }),
+        Value::Number(value) => append_pair(form, path, &value.to_string()),
+        Value::String(value) => append_pair(form, path, value),
     }
+}
+
+fn append_below(form: &mut String, path: &mut String, name: &str, value: &Value) {
+    let length = path.len();
+    path.extend(["[", name, "]"]);
+    append(form, path, value);
+    path.truncate(length);
 }
 
 fn append_pair(form: &mut String, name: &str, value: &str) {
