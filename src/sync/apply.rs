@@ -6,7 +6,7 @@ use crate::postgres::error::Failure;
 use crate::postgres::subtransaction::{self, CapturedError};
 use crate::store::Tables;
 use ledger::{Observation, mirror};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use stripe::Environment;
 
 /// Who tells, and whether the app's triggers are to hear of it.
@@ -63,16 +63,22 @@ const ON_THE_WAY: i64 = 60;
 
 /// Does an object tell of nothing since `until`? `as_of` is when it was asked for: what is still to
 /// come then, such as when a session expires, is no news.
-pub fn is_history(body: &Value, until: i64, as_of: i64) -> bool {
-    match body {
-        Value::Object(fields) => fields.iter().all(|(name, value)| {
-            let is_moment = name == "created" || name.ends_with("_at");
-            match value.as_i64().filter(|_| is_moment) {
-                Some(moment) => !(until..=as_of + ON_THE_WAY).contains(&moment),
-                None => is_history(value, until, as_of),
-            }
-        }),
-        Value::Array(values) => values.iter().all(|value| is_history(value, until, as_of)),
+pub fn is_history(object: &Map<String, Value>, until: i64, as_of: i64) -> bool {
+    object.iter().all(|(name, value)| {
+        let is_moment = name == "created" || name.ends_with("_at");
+        match value.as_i64().filter(|_| is_moment) {
+            Some(moment) => !(until..=as_of + ON_THE_WAY).contains(&moment),
+            None => holds_history(value, until, as_of),
+        }
+    })
+}
+
+fn holds_history(value: &Value, until: i64, as_of: i64) -> bool {
+    match value {
+        Value::Object(object) => is_history(object, until, as_of),
+        Value::Array(values) => values
+            .iter()
+            .all(|value| holds_history(value, until, as_of)),
         _ => true,
     }
 }

@@ -186,9 +186,8 @@ fn list(
     } = shown;
 
     let horizon = run.history_until.filter(|_| !run.completed_before);
-    let is_silent = |object: &Map<String, Value>| {
-        horizon.is_some_and(|until| is_history(&Value::Object(object.clone()), until, as_of))
-    };
+    let is_silent =
+        |object: &Map<String, Value>| horizon.is_some_and(|until| is_history(object, until, as_of));
     let first_is_silent = objects.first().is_some_and(is_silent);
     if let Some(turn) = objects.iter().position(|o| is_silent(o) != first_is_silent) {
         objects.truncate(turn);

@@ -2,6 +2,7 @@
 //! standard input, and writes what it measured as JSON to its standard output.
 
 mod account;
+mod bulk;
 mod checkout;
 mod micro;
 mod processor;
@@ -36,7 +37,8 @@ fn run() -> Result<String, Trouble> {
         Some("webhook") => webhook::measure(&order),
         Some("checkout") => checkout::measure(&order),
         Some("steps") => steps::measure(&order),
+        Some("bulk") => bulk::measure(&order),
         Some("micro") => micro::measure(&order),
-        _ => Err("usage: payments-bench webhook|checkout|steps|micro".into()),
+        _ => Err("usage: payments-bench webhook|checkout|steps|bulk|micro".into()),
     }
 }
