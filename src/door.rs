@@ -213,7 +213,7 @@ pub fn fire_callers_deferred_triggers() -> Result<(), Failure> {
     if !identity::transaction_has_written() {
         return Ok(());
     }
-    spi::execute("set constraints all immediate", &[])?;
+    constraints::set_all_immediate();
     defer_again()
 }
 

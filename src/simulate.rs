@@ -5,8 +5,8 @@ use crate::connection::as_owner;
 use crate::door;
 use crate::events::Incoming;
 use crate::postgres::error::{Failure, SqlState, surface};
-use crate::postgres::spi::{self, Composite, Statement};
-use crate::postgres::{identity, sealed, settings};
+use crate::postgres::spi::{Composite, Statement};
+use crate::postgres::{constraints, identity, sealed, settings};
 use crate::proof;
 use crate::store::Tables;
 use ledger::{Lock, Observation, SESSION_ROW, Scope, Source, Store};
@@ -301,6 +301,6 @@ fn remove() -> Result<u64, Failure> {
     for statement in all {
         removed += statement.execute(&[ENVIRONMENT.as_str().into(), SIMULATED.into()])?;
     }
-    spi::execute("set constraints all immediate", &[])?;
+    constraints::set_all_immediate();
     Ok(removed)
 }

@@ -34,10 +34,14 @@ def tested(*arguments: str, **sizes: int) -> Callable[[Postgres], bool]:
     return prove
 
 
-def denied(_: Postgres) -> bool:
-    """Without the advisories: they need a database that is fetched from GitHub."""
-    toolchain.install("cargo-deny", "0.20.2")
-    return run("cargo", "deny", "--workspace", "--config", "tests/deny.toml", "check", "bans", "licenses", "sources")
+def denied(*checks: str) -> Callable[[Postgres], bool]:
+    """What cargo-deny has against the dependencies."""
+
+    def prove(_: Postgres) -> bool:
+        toolchain.install("cargo-deny", "0.20.2")
+        return run("cargo", "deny", "--workspace", "--config", "tests/deny.toml", "check", *checks)
+
+    return prove
 
 
 PARTS = {
@@ -67,7 +71,11 @@ PARTS = {
     ),
     "deny": Part(
         "cargo-deny finds no dependency, licence or source that tests/deny.toml forbids",
-        denied,
+        denied("bans", "licenses", "sources"),
+    ),
+    "advisories": Part(
+        "no dependency has a security advisory against it, as far as RustSec knows, which git fetches from GitHub",
+        denied("advisories"),
     ),
     "events": Part(
         "20,000 disturbed events, signed as if Stripe had sent them, are taken or refused",
