@@ -63,12 +63,34 @@ begin
             drop constraint if exists webhook_events_processing_status_check;
         alter table payments.stripe_objects
             drop constraint if exists stripe_objects_environment_check;
+        alter table payments.customer_mappings drop constraint if exists customer_mappings_environment_check;
+        alter table payments.customers drop constraint if exists customers_environment_check;
+        alter table payments.products drop constraint if exists products_environment_check;
+        alter table payments.prices drop constraint if exists prices_environment_check;
+        alter table payments.subscriptions drop constraint if exists subscriptions_environment_check;
+        alter table payments.subscription_items drop constraint if exists subscription_items_environment_check;
+        alter table payments.payment_history
+            drop constraint if exists payment_history_environment_check,
+            drop constraint if exists payment_history_type_check,
+            drop constraint if exists payment_history_status_check;
+        alter table payments.invoices drop constraint if exists invoices_environment_check;
+        alter table payments.disputes drop constraint if exists disputes_environment_check;
         alter table payments.webhook_events set (fillfactor = 90);
-        alter table payments.webhook_events alter payload set storage main;
+        alter table payments.webhook_events
+            alter stripe_event_id set storage main,
+            alter event_type set storage main,
+            alter stripe_account_id set storage main,
+            alter object_id set storage main,
+            alter payload set storage main;
         alter table payments.stripe_objects set (fillfactor = 60);
         alter table payments.stripe_objects
+            alter object_id set storage main,
             alter body set storage main,
-            alter evidence set storage main;
+            alter evidence set storage main,
+            alter payment_intent_id set storage main,
+            alter charge_id set storage main,
+            alter invoice_id set storage main,
+            alter subscription_id set storage main;
     end if;
 end
 $$;

@@ -313,11 +313,11 @@ def test_a_definition_of_an_older_version_is_replaced(db):
     before = definition(db)
     db.execute(
         """
-        alter table payments.payment_history
-            drop constraint payment_history_status_check,
-            add constraint payment_history_status_check check (status <> 'refunded'),
-            alter type set default 'refund';
-        alter table payments.checkout_sessions alter generation set default 0;
+        alter table payments.payment_history alter type set default 'refund';
+        alter table payments.checkout_sessions
+            drop constraint checkout_sessions_status_check,
+            add constraint checkout_sessions_status_check check (status <> 'expired'),
+            alter generation set default 0;
         alter view payments.refunds set (security_invoker = false);
         drop trigger guard_session on payments.checkout_sessions;
         create trigger guard_session before update on payments.checkout_sessions
