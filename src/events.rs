@@ -7,18 +7,41 @@ use crate::door;
 use crate::postgres::error::Failure;
 use crate::postgres::spi::{Composite, Statement};
 use crate::postgres::subtransaction::{self, CapturedError};
+use crate::postgres::writer::{Writer, Written};
 use crate::postgres::{constraints, settings};
 use crate::store::{self, Tables};
 use ledger::{Fields, Lock, Observation, Source, mirror, projects};
 use pgrx::JsonB;
-use pgrx::datum::JsonString;
+use pgrx::datum::{JsonString, clock_timestamp};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use std::sync::LazyLock;
 use stripe::{Environment, Event};
 
 /// How many times a gateway's answer asks Stripe to send a failing event again. After that the
 /// event waits here, and Stripe does not disable the endpoint because of one broken trigger.
 const ASKED_AGAIN: i32 = 5;
+
+/// The columns of an event's row.
+const COLUMNS: [&str; 17] = [
+    "environment",
+    "stripe_event_id",
+    "event_type",
+    "livemode",
+    "stripe_account_id",
+    "api_version",
+    "object_type",
+    "object_id",
+    "source",
+    "processing_status",
+    "attempt_count",
+    "last_error",
+    "error",
+    "payload",
+    "stripe_created_at",
+    "received_at",
+    "processed_at",
+];
 
 /// A verified event. Works as the tables' owner.
 pub struct Incoming<'a> {
@@ -175,21 +198,23 @@ impl Incoming<'_> {
     /// Writes the event's row as it will be if nothing fails, or as pending; false if it is there
     /// already. A twin that is being processed is waited for.
     fn record(&self, status: Status) -> Result<bool, Failure> {
-        static RECORD: Statement = Statement::new(
-            "insert into payments.webhook_events (
-                 environment, stripe_event_id, event_type, livemode, stripe_account_id,
-                 api_version, object_type, object_id, source, processing_status, attempt_count,
-                 payload, stripe_created_at, received_at, processed_at
-             )
-             values (
-                 $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, ($10 <> 'pending')::integer, $11, $12,
-                 pg_catalog.clock_timestamp(),
-                 case when $10 <> 'pending' then pg_catalog.clock_timestamp() end
-             )
-             on conflict do nothing",
-        );
+        static WRITER: LazyLock<Writer> = LazyLock::new(|| Writer::new("webhook_events", COLUMNS));
+        static RECORD: LazyLock<Statement> = LazyLock::new(|| {
+            let columns = COLUMNS.join(", ");
+            let places: Vec<_> = (1..=COLUMNS.len())
+                .map(|place| format!("${place}"))
+                .collect();
+            let places = places.join(", ");
+            Statement::composed(format!(
+                "insert into payments.webhook_events ({columns})
+                 values ({places})
+                 on conflict do nothing"
+            ))
+        });
         let event = self.event;
-        let written = RECORD.execute(&[
+        let now = clock_timestamp();
+        let is_done = status != Status::Pending;
+        let values = [
             self.environment.as_str().into(),
             event.id.as_str().into(),
             event.kind.as_str().into(),
@@ -200,10 +225,18 @@ impl Incoming<'_> {
             event.object_id.as_deref().into(),
             self.source.into(),
             status.as_str().into(),
+            i32::from(is_done).into(),
+            None::<String>.into(),
+            None::<JsonB>.into(),
             JsonString(self.payload.to_owned()).into(),
             store::time(event.created.saturating_mul(1_000_000))?.into(),
-        ])?;
-        Ok(written == 1)
+            now.into(),
+            is_done.then_some(now).into(),
+        ];
+        match WRITER.insert(&values)? {
+            Written::ByStatement => Ok(RECORD.execute(&values)? == 1),
+            written => Ok(written == Written::Yes),
+        }
     }
 
     /// The row that an earlier delivery left, locked.

@@ -6,10 +6,13 @@
 //! one does not open in the place of another.
 
 use crate::postgres::error::{Failure, SqlState};
+use crate::postgres::lookup::Lookup;
 use crate::postgres::spi::{Row, Statement};
 use crate::postgres::{identity, sealed, table};
-use pgrx::datum::TimestampWithTimeZone;
+use pgrx::datum::{TimestampWithTimeZone, clock_timestamp};
 use pgrx::pg_sys::Oid;
+use std::cmp::Reverse;
+use std::sync::LazyLock;
 use stripe::Environment;
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -147,15 +150,29 @@ pub fn stripe_key(environment: Environment) -> Result<Option<Secret>, Failure> {
 
 /// The signing secrets of both environments that are accepted now, the newest first.
 pub fn signing_secrets() -> Result<Vec<Secret>, Failure> {
-    static LIVE: Statement = Statement::new(
-        "select id, environment, sealed, expires_at, webhook_endpoint_id
-           from payments.secrets
-          where kind = 'signing_secret'
-            and (expires_at is null
-                 or expires_at > clock_timestamp())
-          order by expires_at desc nulls first, created_at desc, id",
-    );
-    as_owner(|| LIVE.rows(&[], Secret::read(Kind::SigningSecret)))
+    static SIGNING: LazyLock<Lookup> = LazyLock::new(|| {
+        let read = [
+            "id",
+            "environment",
+            "sealed",
+            "expires_at",
+            "webhook_endpoint_id",
+        ];
+        Lookup::new("secrets", read, ["kind"])
+    });
+    let kind = Kind::SigningSecret;
+    let stored = as_owner(|| SIGNING.rows(&[kind.as_str().into()], Secret::read(kind)))?;
+    let now = clock_timestamp();
+    let is_live = |secret: &Secret| secret.expires_at.is_none_or(|end| end > now);
+    let mut live: Vec<_> = stored.into_iter().filter(is_live).collect();
+    live.sort_by_key(|secret| {
+        (
+            secret.expires_at.is_some(),
+            Reverse(secret.expires_at),
+            secret.id,
+        )
+    });
+    Ok(live)
 }
 
 /// Makes one signing secret the newest that was handed over in its environment: it does not expire,

@@ -1,18 +1,23 @@
-//! The ledger's store: the tables, through SPI, as their owner.
+//! The ledger's store: the tables, as their owner.
 
 use crate::postgres::error::Failure;
+use crate::postgres::lookup::Lookup;
+use crate::postgres::row::JsonbText;
 use crate::postgres::spi::{self, Statement};
+use crate::postgres::writer::{Writer, Written};
 use crate::postgres::{lock, settings};
 use crate::proof;
 use ledger::{
-    Cell, Due, Find, Key, Known, Link, Links, Lock, Mark, Merged, Mirrored, Object, Row, Scope,
-    Store, Stored, Table, Type,
+    Cell, Column, Due, Find, Key, Known, Link, Links, Lock, Mark, Merged, Mirrored, Object, Row,
+    Scope, Store, Stored, Table, Type,
 };
 use pgrx::Uuid;
 use pgrx::datum::{DatumWithOid, JsonString, TimestampWithTimeZone};
+use pgrx::pg_sys::ItemPointerData;
 use serde_json::{Map, Value};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
+use std::iter::once;
 use std::sync::{LazyLock, Mutex, PoisonError};
 use stripe::Environment;
 
@@ -91,21 +96,7 @@ impl Tables {
 
     /// How much is mirrored of an object now: for an answer that is about to be asked for.
     pub fn mark(&self, key: &Key) -> Result<Option<Mark>, Failure> {
-        static ONE: LazyLock<Statement> = LazyLock::new(|| {
-            Statement::composed(format!(
-                "select {MIRRORED}
-                   from payments.stripe_objects
-                  where environment = $1
-                    and object_type = $2
-                    and object_id = $3"
-            ))
-        });
-        let key = [key.object_type.as_str().into(), key.id.as_str().into()];
-        let [object_type, id] = key;
-        ONE.first(
-            &[self.environment.as_str().into(), object_type, id],
-            |row| Ok(mirrored(row)?.0.mark()),
-        )
+        OBJECT.first(&self.object_key(key), |row| Ok(mirrored(row)?.0.mark()))
     }
 
     fn lock_name(&self, scope: &Scope) -> [String; 3] {
@@ -121,98 +112,112 @@ impl Tables {
         [self.environment.as_str().to_owned(), kind.to_owned(), id]
     }
 
-    /// The states of these objects and why they are due, their rows locked in the order of the keys.
-    fn locked(&self, keys: &[&Key]) -> Result<HashMap<Key, (Mirrored, Option<String>)>, Failure> {
-        fn locking(several: bool) -> Statement {
-            let by_key = lookup(OBJECTS, &OBJECT_KEY, 2, several, "for update");
-            Statement::composed(by_key)
+    /// Joins what was observed with what is known by now.
+    fn join(&self, observed: Mirrored) -> Result<Merged, Failure> {
+        // A twin may insert the object between our look and our insert; then it is there at the
+        // second look.
+        loop {
+            let read = |row: &spi::Row| Ok((mirrored(row)?, row.place()));
+            let known = OBJECT.locked(&self.object_key(observed.key()), read)?;
+            let Some(((known, due), place)) = known else {
+                let object = observed.object();
+                if !self.insert(&observed, &object)? {
+                    continue;
+                }
+                return Ok(Merged {
+                    before: None,
+                    after: Known { object, due: None },
+                });
+            };
+            let joined = known.clone().join(observed);
+            let object = joined.object();
+            if joined != known {
+                self.update(place, &joined, &object, due.as_deref())?;
+            }
+            return Ok(Merged {
+                before: Some(known.object()),
+                after: Known { object, due },
+            });
         }
-        static ONE: LazyLock<Statement> = LazyLock::new(|| locking(false));
-        static SEVERAL: LazyLock<Statement> = LazyLock::new(|| locking(true));
-        let statement: &'static Statement = if keys.len() == 1 { &ONE } else { &SEVERAL };
-        let (types, ids) = parted(keys.iter().copied());
-        let arguments = [self.environment.as_str().into(), types.into(), ids.into()];
-        let known = statement.rows(&arguments, |row| {
-            let (state, due) = mirrored(row)?;
-            Ok((state.key().clone(), (state, due)))
-        })?;
-        Ok(known.into_iter().collect())
     }
 
-    /// Keeps an object that was not known. None if a twin was faster.
-    fn insert(&self, state: &Mirrored) -> Result<Option<Merged>, Failure> {
-        static INSERT: Statement = Statement::new(
-            "insert into payments.stripe_objects (
-                 environment, object_type, object_id, body, as_of, deleted, evidence,
-                 payment_intent_id, charge_id, invoice_id, subscription_id
-             )
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
-             on conflict do nothing",
-        );
-        let object = state.object();
-        let stored = state.to_stored();
-        Ok(
-            (self.keep(&INSERT, &object, &stored)? > 0).then_some(Merged {
-                before: None,
-                after: Known { object, due: None },
-            }),
-        )
+    fn object_key(&self, key: &Key) -> [DatumWithOid<'static>; 3] {
+        [
+            self.environment.as_str().into(),
+            key.object_type.as_str().into(),
+            key.id.as_str().into(),
+        ]
     }
 
-    /// Joins what was observed with what was known.
+    /// Keeps an object that was not known; false if a twin was faster.
+    fn insert(&self, state: &Mirrored, object: &Object) -> Result<bool, Failure> {
+        static INSERT: LazyLock<Statement> = LazyLock::new(|| {
+            let places = join((1..=OBJECTS.len()).map(|place| format!("${place}")));
+            let columns = OBJECTS.join(", ");
+            Statement::composed(format!(
+                "insert into payments.stripe_objects ({columns})
+                 values ({places})
+                 on conflict do nothing"
+            ))
+        });
+        let values = self.columns(state, object, None)?;
+        match OBJECT_WRITER.insert(&values)? {
+            Written::ByStatement => Ok(INSERT.execute(&values)? > 0),
+            written => Ok(written == Written::Yes),
+        }
+    }
+
+    /// Keeps a new state of an object whose row is locked.
     fn update(
         &self,
-        known: Mirrored,
-        due: Option<String>,
-        observed: Mirrored,
-    ) -> Result<Merged, Failure> {
-        static UPDATE: Statement = Statement::new(
-            "update payments.stripe_objects
-                set body = $4,
-                    as_of = $5,
-                    deleted = $6,
-                    evidence = $7,
-                    payment_intent_id = $8,
-                    charge_id = $9,
-                    invoice_id = $10,
-                    subscription_id = $11
-              where environment = $1
-                and object_type = $2
-                and object_id = $3",
-        );
-        let before = known.object();
-        let joined = known.clone().join(observed);
-        let object = joined.object();
-        if joined != known {
-            self.keep(&UPDATE, &object, &joined.to_stored())?;
+        place: ItemPointerData,
+        state: &Mirrored,
+        object: &Object,
+        due: Option<&str>,
+    ) -> Result<(), Failure> {
+        static UPDATE: LazyLock<Statement> = LazyLock::new(|| {
+            let columns = OBJECTS.iter().zip(1..).skip(OBJECT_KEY.len());
+            let sets = join(columns.map(|(name, place)| format!("{name} = ${place}")));
+            Statement::composed(format!(
+                "update payments.stripe_objects
+                    set {sets}
+                  where environment = $1
+                    and object_type = $2
+                    and object_id = $3"
+            ))
+        });
+        let values = self.columns(state, object, due)?;
+        if OBJECT_WRITER.update(place, &values)? != Written::Yes {
+            UPDATE.execute(&values)?;
         }
-        Ok(Merged {
-            before: Some(before),
-            after: Known { object, due },
-        })
+        Ok(())
     }
 
-    fn keep(
+    /// The row of an object, in the order of [`OBJECTS`].
+    fn columns(
         &self,
-        statement: &'static Statement,
+        state: &Mirrored,
         object: &Object,
-        stored: &Stored,
-    ) -> Result<u64, Failure> {
+        due: Option<&str>,
+    ) -> Result<[DatumWithOid<'static>; 12], Failure> {
+        let stored = state.to_stored();
         let links = Links::of(object);
         let [payment_intent, charge, invoice, subscription] =
             links.columns().map(|(_, id)| DatumWithOid::from(id));
-        statement.execute(&[
-            self.environment.as_str().into(),
-            object.key.object_type.as_str().into(),
-            object.key.id.as_str().into(),
-            JsonString(stored.body.clone()).into(),
+        let [environment, object_type, id] = self.object_key(state.key());
+        Ok([
+            environment,
+            object_type,
+            id,
+            JsonString(stored.body).into(),
             time(stored.as_of * 1_000_000)?.into(),
             stored.deleted.into(),
-            stored.evidence.clone().map(JsonString).into(),
+            stored.evidence.map(JsonString).into(),
             payment_intent,
             charge,
             invoice,
             subscription,
+            due.into(),
         ])
     }
 }
@@ -250,24 +255,8 @@ impl Store for Tables {
     }
 
     fn merge(&mut self, observed: Vec<(Key, Mirrored)>) -> Result<Vec<Merged>, Failure> {
-        let mut merged: Vec<Option<Merged>> = observed.iter().map(|_| None).collect();
-        // A twin may insert an object between our look and our insert; then it is there at the
-        // second look.
-        while merged.iter().any(Option::is_none) {
-            let open: Vec<usize> = (0..observed.len())
-                .filter(|i| merged[*i].is_none())
-                .collect();
-            let keys: Vec<&Key> = open.iter().map(|i| &observed[*i].0).collect();
-            let mut known = self.locked(&keys)?;
-            for index in open {
-                let (key, state) = &observed[index];
-                merged[index] = match known.remove(key) {
-                    Some((before, due)) => Some(self.update(before, due, state.clone())?),
-                    None => self.insert(state)?,
-                };
-            }
-        }
-        Ok(merged.into_iter().flatten().collect())
+        let states = observed.into_iter().map(|(_, state)| state);
+        states.map(|state| self.join(state)).collect()
     }
 
     fn objects(
@@ -276,40 +265,31 @@ impl Store for Tables {
         linked: &[(Link, String)],
         known: &BTreeMap<Key, Known>,
     ) -> Result<Vec<Known>, Failure> {
-        let mut links: BTreeMap<Link, Vec<&str>> = BTreeMap::new();
-        for (link, id) in linked {
-            links.entry(*link).or_default().push(id);
-        }
-        if keys.is_empty() && links.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut arguments = vec![self.environment.as_str().into()];
-        if !keys.is_empty() {
-            let (types, ids) = parted(keys.iter());
-            arguments.extend([types.into(), ids.into()]);
-        }
-        let by_link = links.iter().map(|(link, ids)| (*link, ids.len() > 1));
-        let by_key = (!keys.is_empty()).then_some(keys.len() > 1);
-        let statement = reading((by_key, by_link.collect()));
-        arguments.extend(links.into_values().map(DatumWithOid::from));
         let mut found: BTreeMap<Key, Known> = BTreeMap::new();
-        statement.rows(&arguments, |row| {
-            let key = key_of(row)?;
-            if let Entry::Vacant(place) = found.entry(key) {
+        let mut add = |row: &spi::Row| {
+            if let Entry::Vacant(place) = found.entry(key_of(row)?) {
                 let object = match known.get(place.key()) {
                     Some(known) => known.clone(),
-                    None => {
-                        let (state, due) = mirrored(row)?;
-                        Known {
-                            object: state.object(),
-                            due,
-                        }
-                    }
+                    None => known_of(row)?,
                 };
                 place.insert(object);
             }
             Ok(())
-        })?;
+        };
+        for (link, id) in linked {
+            let values = [self.environment.as_str().into(), id.as_str().into()];
+            by_link(*link).rows(&values, &mut add)?;
+        }
+        for key in keys {
+            if found.contains_key(key) {
+                continue;
+            }
+            let object = match known.get(key) {
+                Some(known) => Some(known.clone()),
+                None => OBJECT.first(&self.object_key(key), known_of)?,
+            };
+            found.extend(object.map(|object| (key.clone(), object)));
+        }
         Ok(found.into_values().collect())
     }
 
@@ -321,16 +301,14 @@ impl Store for Tables {
             values,
         } in questions
         {
+            let lookup = finding(table, &[column]);
             let kind = column_type(table, column)?;
-            let values: Vec<String> = values.iter().filter_map(as_text).collect();
-            let statement = finding(table, column, kind, values.len() > 1);
-            let rows = statement
-                .rows(&[self.environment.as_str().into(), values.into()], |row| {
-                    cells(table, row)
-                })?;
-            for row in rows {
-                if !found.contains(&row) {
-                    found.push(row);
+            for value in values {
+                let values = [self.environment.as_str().into(), argument(kind, value)?];
+                for row in lookup.rows(&values, |row| cells(table, row))? {
+                    if !found.contains(&row) {
+                        found.push(row);
+                    }
                 }
             }
         }
@@ -371,27 +349,65 @@ impl Store for Tables {
     }
 }
 
-/// Writes the rows that are not there already as they should be, which most are: to leave that to
-/// ON CONFLICT would lock them first, and so write.
+/// Writes the rows that are not there already as they should be, which most are.
 fn upsert(rows: Vec<Row>) -> Result<Vec<Row>, Failure> {
     let mut written = Vec::new();
     for row in rows {
-        let is_there = present(&row)?.is_some_and(|present| says_the_same(&present, &row));
-        if !is_there && upserting(row.table).execute(&arguments(&row)?)? > 0 {
+        let is_written = match present(&row)? {
+            Some(present) => update(&row, present)?,
+            None => insert(&row)?,
+        };
+        if is_written {
             written.push(row);
         }
     }
     Ok(written)
 }
 
-/// The row with the same key as this one.
-fn present(row: &Row) -> Result<Option<Row>, Failure> {
-    let reading = statement(row.table, Purpose::Present, || {
-        let (selected, table) = (selected(row.table), row.table.name);
-        let key = key_is_given(row.table);
-        format!("select {selected} from payments.{table} where {key}")
-    });
-    reading.first(&key(row)?, |found| cells(row.table, found))
+/// Nothing is written, and so no trigger fired, where a row says the same already.
+fn update(row: &Row, (present, place): (Row, ItemPointerData)) -> Result<bool, Failure> {
+    if says_the_same(&present, row) {
+        return Ok(false);
+    }
+    let mut row = row.clone();
+    for (column, (cell, present)) in row
+        .table
+        .columns
+        .iter()
+        .zip(row.cells.iter_mut().zip(present.cells))
+    {
+        if row.table.kept.contains(&column.name) {
+            *cell = present;
+        }
+    }
+    let values = arguments(&row)?;
+    match writer(row.table).update(place, &values)? {
+        Written::ByStatement => Ok(updating(row.table).execute(&values)? > 0),
+        written => Ok(written == Written::Yes),
+    }
+}
+
+fn insert(row: &Row) -> Result<bool, Failure> {
+    let values = arguments(row)?;
+    let is_written = match writer(row.table).insert(&values)? {
+        Written::ByStatement => inserting(row.table).execute(&values)? > 0,
+        written => written == Written::Yes,
+    };
+    if is_written {
+        return Ok(true);
+    }
+    // A twin was faster; or a trigger of the app's has no row here, and will have none.
+    match present(row)? {
+        Some(present) => update(row, present),
+        None => Ok(false),
+    }
+}
+
+/// The row with the same key as this one, and where it is.
+fn present(row: &Row) -> Result<Option<(Row, ItemPointerData)>, Failure> {
+    finding(row.table, row.table.key).first(&key(row)?, |found| {
+        Ok((cells(row.table, found)?, found.place()))
+    })
 }
 
 /// Whether one row says in every column of ours what another says. Where they are thought to
@@ -424,113 +440,86 @@ fn delete(rows: Vec<Row>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The columns of the mirror that every reading statement selects.
-const MIRRORED: &str = "object_type, object_id, body::text as body,
-    extract(epoch from as_of)::bigint as as_of, deleted, evidence::text as evidence, due";
+/// The columns of the mirror.
+const OBJECTS: [&str; 12] = [
+    "environment",
+    "object_type",
+    "object_id",
+    "body",
+    "as_of",
+    "deleted",
+    "evidence",
+    "payment_intent_id",
+    "charge_id",
+    "invoice_id",
+    "subscription_id",
+    "due",
+];
 
-/// A row of the mirror, as [`MIRRORED`] selects it.
+const OBJECT_KEY: [&str; 3] = ["environment", "object_type", "object_id"];
+
+static OBJECT_WRITER: LazyLock<Writer> = LazyLock::new(|| Writer::new("stripe_objects", OBJECTS));
+
+/// The columns of the mirror that are read.
+const MIRRORED: [&str; 7] = [
+    "object_type",
+    "object_id",
+    "body",
+    "as_of",
+    "deleted",
+    "evidence",
+    "due",
+];
+
+/// An object by its key.
+static OBJECT: LazyLock<Lookup> =
+    LazyLock::new(|| Lookup::new("stripe_objects", MIRRORED, OBJECT_KEY));
+
+/// Objects by what they name.
+fn by_link(link: Link) -> &'static Lookup {
+    static LOOKUPS: Mutex<BTreeMap<Link, &'static Lookup>> = Mutex::new(BTreeMap::new());
+    let mut lookups = LOOKUPS.lock().unwrap_or_else(PoisonError::into_inner);
+    lookups.entry(link).or_insert_with(|| {
+        let given = ["environment", link.column()];
+        Lookup::new("stripe_objects", MIRRORED, given).leak()
+    })
+}
+
 fn mirrored(row: &spi::Row) -> Result<(Mirrored, Option<String>), Failure> {
     let key = key_of(row)?;
     let stored = Stored {
-        body: row.required(3)?,
-        as_of: row.required(4)?,
+        body: row.required_text(3)?,
+        as_of: microseconds(row.required(4)?) / 1_000_000,
         deleted: row.required(5)?,
-        evidence: row.get(6)?,
+        evidence: row.text(6)?,
     };
     let state = Mirrored::from_stored(key, &stored).map_err(|error| {
         Failure::internal(format!(
             "a row of payments.stripe_objects cannot be read: {error}"
         ))
     })?;
-    Ok((state, row.get(7)?))
+    Ok((state, row.text(7)?))
+}
+
+fn known_of(row: &spi::Row) -> Result<Known, Failure> {
+    let (state, due) = mirrored(row)?;
+    let object = state.object();
+    Ok(Known { object, due })
 }
 
 fn key_of(row: &spi::Row) -> Result<Key, Failure> {
     Ok(Key {
-        object_type: row.required(1)?,
-        id: row.required(2)?,
+        object_type: row.required_text(1)?,
+        id: row.required_text(2)?,
     })
-}
-
-/// Keys as two columns.
-fn parted<'a>(keys: impl Iterator<Item = &'a Key>) -> (Vec<&'a str>, Vec<&'a str>) {
-    keys.map(|key| (key.object_type.as_str(), key.id.as_str()))
-        .unzip()
-}
-
-/// The mirror, as [`lookup`] wants a table.
-const OBJECTS: (&str, &str) = (MIRRORED, "stripe_objects");
-
-const OBJECT_KEY: [(&str, &str); 2] = [("object_type", "text"), ("object_id", "text")];
-
-/// Selects from a table the rows of the environment $1 in which columns of these types have one of
-/// the values that arrays of text name, the first array being the parameter at `place`.
-///
-/// Each value is looked up by itself, as OFFSET 0 keeps it: of `= any (…)` the planner, which knows
-/// nothing of a new table, thinks that reading the whole environment is as cheap. One value alone,
-/// as there mostly is, needs no join.
-fn lookup(
-    (selected, table): (&str, &str),
-    columns: &[(&str, &str)],
-    place: usize,
-    several: bool,
-    suffix: &str,
-) -> String {
-    let is_value = |((column, kind), place): (&(&str, &str), usize)| match several {
-        true => format!("{column} = wanted.value_{place}::{kind}"),
-        false => format!("{column} = (${place}::text[])[1]::{kind}"),
-    };
-    let conditions = all(columns.iter().zip(place..).map(is_value));
-    let rows = format!(
-        "select {selected}
-           from payments.{table}
-          where environment = $1
-            and {conditions}"
-    );
-    if !several {
-        return format!("{rows} {suffix}");
-    }
-    let places = place..place + columns.len();
-    let arrays = join(places.clone().map(|place| format!("${place}::text[]")));
-    let values = join(places.map(|place| format!("value_{place}")));
-    format!(
-        "select found.*
-           from unnest({arrays}) as wanted ({values})
-          cross join lateral ({rows} {suffix}) as found"
-    )
-}
-
-/// Which objects a statement reads: by key, and by these links; and whether several of each.
-type Asked = (Option<bool>, Vec<(Link, bool)>);
-
-fn reading(asked: Asked) -> &'static Statement {
-    static STATEMENTS: LazyLock<Mutex<HashMap<Asked, &'static Statement>>> =
-        LazyLock::new(Mutex::default);
-    let mut statements = STATEMENTS.lock().unwrap_or_else(PoisonError::into_inner);
-    let sql = |(by_key, by_link): &Asked| {
-        let key = by_key.map(|several| lookup(OBJECTS, &OBJECT_KEY, 2, several, "offset 0"));
-        let places = if by_key.is_some() { 4.. } else { 2.. };
-        let links = by_link.iter().zip(places).map(|((link, several), place)| {
-            let column = [(link.column(), "text")];
-            lookup(OBJECTS, &column, place, *several, "offset 0")
-        });
-        let parts = key.into_iter().chain(links);
-        let parts: Vec<String> = parts.map(|part| format!("({part})")).collect();
-        parts.join(" union all ")
-    };
-    statements
-        .entry(asked)
-        .or_insert_with_key(|asked| Statement::composed(sql(asked)).leak())
 }
 
 /// What a statement over a projected table is for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Purpose {
-    Present,
-    Upsert,
+    Insert,
+    Update,
     Delete,
-    /// By this column, and whether by several values.
-    Find(&'static str, bool),
     FirstPage,
     NextPage,
 }
@@ -549,44 +538,43 @@ fn statement(
         .or_insert_with(|| Statement::composed(sql()).leak())
 }
 
-/// Every column is in the SET list, so that an `UPDATE OF` trigger fires; the row is written only
-/// if it then differs, so that nothing fires on noise.
-fn upserting(table: &'static Table) -> &'static Statement {
-    statement(table, Purpose::Upsert, || {
-        let names: Vec<&str> = table.columns.iter().map(|column| column.name).collect();
-        let values = table
-            .columns
-            .iter()
-            .enumerate()
-            .map(|(place, column)| match column.ty {
-                Type::Jsonb => format!("${}::jsonb", place + 1),
-                _ => format!("${}", place + 1),
-            });
-        let (ours, theirs): (Vec<&str>, Vec<&str>) = names
-            .iter()
-            .filter(|name| !table.key.contains(name))
-            .partition(|name| table.kept.contains(name));
-        let sets = ours.iter().map(|name| format!("{name} = target.{name}"));
-        let sets = sets.chain(
-            theirs
-                .iter()
-                .map(|name| format!("{name} = excluded.{name}")),
-        );
-        let compared = |row: &str| join(theirs.iter().map(|name| format!("{row}.{name}")));
+/// Every column is in the SET list, so that an `UPDATE OF` trigger fires.
+fn updating(table: &'static Table) -> &'static Statement {
+    statement(table, Purpose::Update, || {
+        let columns = table.columns.iter().zip(1..);
+        let sets = columns.filter(|(column, _)| !table.key.contains(&column.name));
+        let keys = table.columns.iter().zip(1..);
+        let keys = keys.filter(|(column, _)| table.key.contains(&column.name));
+        let is_set = |(column, place): (&Column, i32)| format!("{} = ${place}", column.name);
         format!(
-            "insert into payments.{table} as target ({columns})
-             values ({values})
-             on conflict ({key}) do update
-                set {sets}
-              where ({before}) is distinct from ({after})",
+            "update payments.{table} set {sets} where {keys}",
             table = table.name,
-            columns = names.join(", "),
-            values = join(values),
-            key = table.key.join(", "),
-            sets = join(sets),
-            before = compared("target"),
-            after = compared("excluded"),
+            sets = join(sets.map(is_set)),
+            keys = all(keys.map(is_set)),
         )
+    })
+}
+
+fn inserting(table: &'static Table) -> &'static Statement {
+    statement(table, Purpose::Insert, || {
+        format!(
+            "insert into payments.{table} ({columns})
+             values ({values})
+             on conflict ({key}) do nothing",
+            table = table.name,
+            columns = selected(table),
+            values = join((1..=table.columns.len()).map(|place| format!("${place}"))),
+            key = table.key.join(", "),
+        )
+    })
+}
+
+fn writer(table: &'static Table) -> &'static Writer {
+    static WRITERS: Mutex<BTreeMap<&str, &'static Writer>> = Mutex::new(BTreeMap::new());
+    let mut writers = WRITERS.lock().unwrap_or_else(PoisonError::into_inner);
+    writers.entry(table.name).or_insert_with(|| {
+        let names = table.columns.iter().map(|column| column.name);
+        Writer::new(table.name, names).leak()
     })
 }
 
@@ -606,27 +594,17 @@ fn key_is_given(table: &Table) -> String {
     all(names.map(|(name, place)| format!("{name} = ${place}")))
 }
 
-/// Values are handed over as text, which every type of a key column can be read from.
-fn finding(
-    table: &'static Table,
-    column: &'static str,
-    kind: Type,
-    several: bool,
-) -> &'static Statement {
-    statement(table, Purpose::Find(column, several), || {
-        let kind = match kind {
-            Type::Uuid => "uuid",
-            _ => "text",
-        };
-        let selected = selected(table);
-        lookup(
-            (&selected, table.name),
-            &[(column, kind)],
-            2,
-            several,
-            "offset 0",
-        )
-    })
+/// The rows of one environment by these columns, which the environment may be among.
+fn finding(table: &'static Table, by: &[&'static str]) -> &'static Lookup {
+    type Lookups = HashMap<(&'static str, Vec<&'static str>), &'static Lookup>;
+    static LOOKUPS: LazyLock<Mutex<Lookups>> = LazyLock::new(Mutex::default);
+    let mut lookups = LOOKUPS.lock().unwrap_or_else(PoisonError::into_inner);
+    let others = by.iter().copied().filter(|name| *name != "environment");
+    let by: Vec<_> = once("environment").chain(others).collect();
+    let names = || table.columns.iter().map(|column| column.name);
+    let entry = lookups.entry((table.name, by));
+    let given = entry.key().1.clone();
+    entry.or_insert_with(|| Lookup::new(table.name, names(), given).leak())
 }
 
 fn paging(table: &'static Table, first: bool) -> &'static Statement {
@@ -657,10 +635,7 @@ fn paging(table: &'static Table, first: bool) -> &'static Statement {
 
 /// The columns of a table as [`cells`] reads them.
 fn selected(table: &Table) -> String {
-    join(table.columns.iter().map(|column| match column.ty {
-        Type::Jsonb => format!("{}::text", column.name),
-        _ => column.name.to_owned(),
-    }))
+    join(table.columns.iter().map(|column| column.name.to_owned()))
 }
 
 /// The columns that tell the rows of one environment apart.
@@ -681,14 +656,14 @@ fn cells(table: &'static Table, row: &spi::Row) -> Result<Row, Failure> {
     let cells = table.columns.iter().enumerate().map(|(place, column)| {
         let place = place + 1;
         Ok(match column.ty {
-            Type::Text => row.get(place)?.map(Cell::Text),
+            Type::Text => row.text(place)?.map(Cell::Text),
             Type::Boolean => row.get(place)?.map(Cell::Boolean),
             Type::Integer => row
                 .get::<i32>(place)?
                 .map(|number| Cell::Int(number.into())),
             Type::Bigint => row.get(place)?.map(Cell::Int),
             Type::Time => row.get(place)?.map(|time| Cell::Time(microseconds(time))),
-            Type::Jsonb => row.get(place)?.map(Cell::Json),
+            Type::Jsonb => row.text(place)?.map(Cell::Json),
             Type::Uuid => row
                 .get::<Uuid>(place)?
                 .map(|id| Cell::Uuid(uuid::Uuid::from_bytes(*id.as_bytes()))),
@@ -711,13 +686,15 @@ fn arguments(row: &Row) -> Result<Vec<DatumWithOid<'static>>, Failure> {
 
 fn argument(kind: Type, cell: &Cell) -> Result<DatumWithOid<'static>, Failure> {
     Ok(match (kind, cell) {
-        (Type::Text | Type::Jsonb, Cell::Null) => None::<String>.into(),
+        (Type::Text, Cell::Null) => None::<String>.into(),
+        (Type::Jsonb, Cell::Null) => None::<JsonbText>.into(),
         (Type::Boolean, Cell::Null) => None::<bool>.into(),
         (Type::Integer, Cell::Null) => None::<i32>.into(),
         (Type::Bigint, Cell::Null) => None::<i64>.into(),
         (Type::Time, Cell::Null) => None::<TimestampWithTimeZone>.into(),
         (Type::Uuid, Cell::Null) => None::<Uuid>.into(),
-        (Type::Text, Cell::Text(text)) | (Type::Jsonb, Cell::Json(text)) => text.clone().into(),
+        (Type::Text, Cell::Text(text)) => text.clone().into(),
+        (Type::Jsonb, Cell::Json(text)) => JsonbText(text.clone()).into(),
         (Type::Boolean, Cell::Boolean(value)) => (*value).into(),
         (Type::Integer, Cell::Int(number)) => i32::try_from(*number).ok().into(),
         (Type::Bigint, Cell::Int(number)) => (*number).into(),
@@ -732,15 +709,6 @@ fn column_type(table: &Table, name: &str) -> Result<Type, Failure> {
     place
         .map(|place| table.columns[place].ty)
         .ok_or_else(|| Failure::internal("a table has no such column").with("column", name))
-}
-
-/// A key's value as text.
-fn as_text(cell: &Cell) -> Option<String> {
-    match cell {
-        Cell::Text(text) => Some(text.clone()),
-        Cell::Uuid(id) => Some(id.to_string()),
-        _ => None,
-    }
 }
 
 /// Microseconds between 1970, where Stripe counts from, and 2000, where Postgres does.

@@ -5,16 +5,16 @@
 //! transaction id even for a read, which a standby does not have.
 
 use super::error::Failure;
+pub use super::row::Row;
 use pgrx::callconv::{BoxRet, FcInfo};
 use pgrx::datum::{Datum as BorrowedDatum, DatumWithOid};
 use pgrx::pg_sys::SysCacheIdentifier::TYPENAMENSP;
 use pgrx::pg_sys::{self, Datum, Oid};
+use pgrx::pgrx_resolved_type;
 use pgrx::pgrx_sql_entity_graph::metadata::{
     ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
 };
-use pgrx::{FromDatum, IntoDatum, pgrx_resolved_type};
 use std::ffi::{CStr, CString, c_char};
-use std::marker::PhantomData;
 use std::sync::OnceLock;
 use std::thread;
 
@@ -305,12 +305,8 @@ impl Connection {
         };
         (0..table.numvals as usize)
             .map(|index| {
-                read(&Row {
-                    // SAFETY: below the number of rows.
-                    tuple: unsafe { *table.vals.add(index) },
-                    description: table.tupdesc,
-                    connection: PhantomData,
-                })
+                // SAFETY: below the number of rows; a row and its description belong together.
+                read(&unsafe { Row::whole(*table.vals.add(index), table.tupdesc) })
             })
             .collect()
     }
@@ -326,60 +322,17 @@ impl Drop for Connection {
     }
 }
 
-/// A row, while the statement's result is there.
-pub struct Row<'connection> {
-    tuple: pg_sys::HeapTuple,
-    description: pg_sys::TupleDesc,
-    connection: PhantomData<&'connection Connection>,
-}
-
 impl Row<'_> {
-    /// The value of a column, counted from 1; None when it is null.
-    pub fn get<T: FromDatum + IntoDatum>(&self, column: usize) -> Result<Option<T>, Failure> {
-        let (value, is_null, kind) = self.column(column)?;
-        // SAFETY: value, null flag and type belong together.
-        unsafe { T::try_from_datum(value, is_null, kind) }
-            .map_err(|error| Failure::internal(error.to_string()).with("column", column))
-    }
-
-    /// The value of a column that is never null.
-    pub fn required<T: FromDatum + IntoDatum>(&self, column: usize) -> Result<T, Failure> {
-        self.get(column)?.ok_or_else(|| {
-            Failure::internal("a column is null that never is").with("column", column)
-        })
-    }
-
-    /// The value of a column of a composite type, kept beyond the statement.
+    /// The value of a column of a composite type, kept beyond the statement that found it.
     pub fn composite(&self, column: usize) -> Result<Option<Composite>, Failure> {
-        let (value, is_null, _) = self.column(column)?;
-        if is_null {
+        let Some(value) = self.value(column)? else {
             return Ok(None);
-        }
+        };
         // SAFETY: a composite value has no fixed length and is passed by reference. The copy is
         // made in the memory that was current when the connection was opened.
         Ok(Some(Composite(unsafe {
             pg_sys::SPI_datumTransfer(value, false, -1)
         })))
-    }
-
-    fn column(&self, column: usize) -> Result<(Datum, bool, Oid), Failure> {
-        // SAFETY: row and description belong together.
-        let columns = unsafe { (*self.description).natts } as usize;
-        if !(1..=columns).contains(&column) {
-            return Err(
-                Failure::internal("a statement has fewer columns than were read")
-                    .with("column", column),
-            );
-        }
-        let mut is_null = false;
-        // SAFETY: as above, and the column exists.
-        let (value, kind) = unsafe {
-            (
-                pg_sys::SPI_getbinval(self.tuple, self.description, column as i32, &mut is_null),
-                pg_sys::SPI_gettypeid(self.description, column as i32),
-            )
-        };
-        Ok((value, is_null, kind))
     }
 }
 

@@ -1,0 +1,204 @@
+"""What users put on our tables counts with every row that Stripe's events write, whichever way it is written."""
+
+from __future__ import annotations
+
+import threading
+
+import psycopg
+import pytest
+
+from fake_stripe.webhooks import text
+from harness.database import Database
+from postman import Postman
+from story import Shop, rows
+
+
+@pytest.fixture
+def shop(db, stripe) -> Shop:
+    return Shop(db, stripe)
+
+
+@pytest.fixture
+def postman(shop, stripe) -> Postman:
+    return Postman(shop.db, stripe.webhook_secret)
+
+
+@pytest.fixture
+def story(shop) -> list[str]:
+    """A purchase, a subscription and a refund, as bodies of webhooks in their order."""
+    session = shop.checkout()
+    intent = shop.stripe.control.complete(session)["payment_intent"]
+    shop.stripe.control.complete(shop.checkout("subscription", "red"))
+    shop.stripe.control.clock(advance=5)
+    shop.stripe.control.refund(intent, 500)
+    return [text(event) for event in shop.events()]
+
+
+def delivered(postman: Postman, story: list[str]) -> set[str]:
+    return {postman.deliver(body).status for body in story}
+
+
+def column(db: Database, statement: str) -> list:
+    return [value for (value,) in db.execute(statement).fetchall()]
+
+
+def test_a_column_of_the_users_own_gets_its_default_and_keeps_its_value(shop, postman, story):
+    for table in ("webhook_events", "stripe_objects", "payment_history", "subscriptions"):
+        shop.db.execute(f"alter table payments.{table} add column note text default 'new'")
+    half = len(story) // 2
+    assert "failed" not in delivered(postman, story[:half])
+    for table in ("stripe_objects", "payment_history", "subscriptions"):
+        shop.db.execute(f"update payments.{table} set note = 'seen'")
+    assert "failed" not in delivered(postman, story[half:])
+    assert shop.db.value("select count(*) from payments.webhook_events where note = 'new'") == len(story)
+    notes = "select distinct note from payments.payment_history order by 1"
+    assert column(shop.db, notes) == ["new", "seen"]
+    assert shop.db.value("select bool_and(note = 'seen') from payments.subscriptions")
+
+
+def test_a_column_that_was_dropped_and_one_that_was_added_leave_ours_where_they_belong(shop, postman, story, db):
+    shop.db.execute(
+        """
+        alter table payments.payment_history add column passing integer;
+        alter table payments.payment_history drop column passing;
+        alter table payments.stripe_objects add column passing integer;
+        alter table payments.stripe_objects drop column passing
+        """
+    )
+    assert "failed" not in delivered(postman, story)
+    payment = "select amount, amount_refunded, status from payments.payment_history where type = 'one_time_payment'"
+    assert shop.db.execute(payment).fetchone() == (1900, 500, "partially_refunded")
+    before = rows(shop.db)
+    shop.db.execute("select payments.rebuild('test')")
+    assert rows(shop.db) == before
+
+
+def test_triggers_of_rows_and_of_statements_see_every_row(shop, postman, story):
+    shop.db.execute(
+        """
+        create table noted (what text);
+        grant insert on noted to public;
+        create function note() returns trigger language plpgsql as $$
+        begin
+            insert into public.noted values (tg_table_name || ' ' || lower(tg_op) || ' ' || lower(tg_level));
+            return null;
+        end $$;
+        create trigger note after insert on payments.webhook_events
+        for each statement execute function note();
+        create trigger note after insert or update on payments.stripe_objects
+        for each row execute function note();
+        create trigger note after insert or update on payments.invoices
+        for each statement execute function note()
+        """
+    )
+    objects = "select count(*) from payments.stripe_objects"
+    before = shop.db.value(objects)
+    assert "failed" not in delivered(postman, story)
+    noted = dict(shop.db.execute("select what, count(*) from noted group by what").fetchall())
+    assert noted["webhook_events insert statement"] == len(story)
+    assert noted["stripe_objects insert row"] == shop.db.value(objects) - before > 0
+    assert noted["stripe_objects update row"] > 0
+    assert noted["invoices insert statement"] > 0
+
+
+def test_a_constraint_of_the_users_own_refuses_the_row_and_the_event_says_so(shop, postman, story):
+    shop.db.execute("alter table payments.payment_history add constraint small check (amount < 1000)")
+    statuses = {postman.deliver(body).status for body in story}
+    assert "failed" in statuses
+    refused = "select distinct error ->> 'constraint' from payments.webhook_events where processing_status = 'failed'"
+    assert column(shop.db, refused) == ["small"]
+
+
+def test_a_unique_index_of_the_users_own_refuses_a_second_row(shop, postman, story):
+    shop.db.execute("create unique index once on payments.payment_history (environment)")
+    assert "failed" in {postman.deliver(body).status for body in story}
+    refused = "select distinct error ->> 'constraint' from payments.webhook_events where processing_status = 'failed'"
+    assert column(shop.db, refused) == ["once"]
+    assert shop.db.value("select count(*) from payments.payment_history") == 1
+
+
+def test_indexes_of_the_users_own_know_every_row(shop, postman, story):
+    shop.db.execute(
+        """
+        create index by_status on payments.payment_history (lower(status));
+        create index of_red on payments.subscriptions (stripe_subscription_id) where subject_id = 'red';
+        create index by_hash on payments.stripe_objects using hash (object_id)
+        """
+    )
+    assert "failed" not in delivered(postman, story)
+    with shop.db.connect() as connection:
+        connection.execute("set enable_seqscan = off")
+        for found, there in (
+            ("select count(*) from payments.payment_history where lower(status) = 'succeeded'",) * 2,
+            ("select count(*) from payments.subscriptions where subject_id = 'red'",) * 2,
+            (
+                "select count(*) from payments.stripe_objects o where object_id = any (array(select object_id from payments.stripe_objects))",
+                "select count(*) from payments.stripe_objects",
+            ),
+        ):
+            by_index = connection.execute(found).fetchone()
+            with shop.db.connect() as other:
+                other.execute("set enable_indexscan = off; set enable_bitmapscan = off; set enable_indexonlyscan = off")
+                assert by_index == other.execute(there).fetchone()
+
+
+def test_without_our_indexes_everything_is_found_all_the_same(shop, postman, story):
+    """And never by an index that does not have every row."""
+    shop.db.execute(
+        """
+        drop index payments.stripe_objects_payment_intent_idx, payments.stripe_objects_charge_idx,
+            payments.stripe_objects_invoice_idx, payments.stripe_objects_subscription_idx,
+            payments.customer_mappings_customer_idx;
+        create index a_few on payments.customer_mappings (stripe_customer_id, environment) where subject_id = 'nobody';
+        create index others on payments.stripe_objects (environment, payment_intent_id) where deleted;
+        create index folded on payments.stripe_objects (environment, (upper(charge_id)))
+        """
+    )
+    for body in story:
+        assert postman.deliver(body).status != "failed"
+    payment = "select amount_refunded, subject_id from payments.payment_history where type = 'one_time_payment'"
+    assert shop.db.execute(payment).fetchone() == (500, "alice")
+    before = rows(shop.db)
+    shop.db.execute("select payments.install()")
+    shop.db.execute("select payments.rebuild('test')")
+    assert rows(shop.db) == before
+
+
+def test_nothing_is_written_in_a_transaction_that_may_only_read(shop, postman, story):
+    with shop.db.connect(autocommit=False) as connection:
+        connection.execute("set transaction read only")
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+            postman.deliver(story[0], connection=connection)
+
+
+def test_a_published_table_without_an_identity_refuses_changes_as_it_does_to_anybody(shop, postman, story):
+    shop.db.execute(
+        """
+        alter table payments.payment_history replica identity nothing;
+        create publication everything for table payments.payment_history
+        """
+    )
+    statuses = {postman.deliver(body).status for body in story}
+    assert "failed" in statuses
+    said = "select distinct error ->> 'sqlstate' from payments.webhook_events where processing_status = 'failed'"
+    assert column(shop.db, said) == ["55000"]
+
+
+def test_a_row_that_somebody_is_changing_is_waited_for_and_written_after(shop, postman, story):
+    *before, refund = story
+    assert "failed" not in delivered(postman, before)
+    outcome = []
+    with shop.db.connect(autocommit=False) as connection:
+        connection.execute("update payments.payment_history set description = 'mine', amount_refunded = 1")
+        connection.execute("update payments.stripe_objects set due = null")
+        delivery = threading.Thread(target=lambda: outcome.append(postman.deliver(refund).status))
+        delivery.start()
+        delivery.join(0.5)
+        assert delivery.is_alive()
+        connection.commit()
+        delivery.join(10)
+    assert outcome == ["processed"]
+    for body in story:
+        postman.deliver(body)
+    payment = "select amount_refunded from payments.payment_history where type = 'one_time_payment'"
+    assert shop.db.value(payment) == 500
