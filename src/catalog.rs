@@ -8,7 +8,7 @@ use crate::postgres::error::{Failure, surface};
 use crate::postgres::sealed;
 use crate::postgres::spi::{Composite, Statement};
 use crate::stripe_errors::{failure, failure_of, is_gone};
-use ledger::Source;
+use ledger::{Fields, Source};
 use pgrx::iter::SetOfIterator;
 use pgrx::{JsonB, pg_extern};
 use serde_json::{Map, Value, json};
@@ -225,7 +225,7 @@ impl Objects {
         environment: Environment,
         id: &str,
         parameters: &Value,
-    ) -> Result<Map<String, Value>, Failure> {
+    ) -> Result<Fields, Failure> {
         let after = door::mark(environment, self.object_type, id)?;
         let answer = client
             .post(&format!("{}/{id}", self.path), parameters, &new_key())
@@ -239,7 +239,7 @@ fn create(
     objects: &Objects,
     parameters: &Value,
     key: &str,
-) -> Result<Map<String, Value>, Failure> {
+) -> Result<Fields, Failure> {
     with_client(environment, |client| {
         let answer = client
             .post(objects.path, parameters, key)
@@ -300,7 +300,7 @@ fn bury(environment: Environment, id: &str, error: stripe::Error) -> Result<(), 
 }
 
 /// A lookup key that moved to a price has left another one, which the answer does not say.
-fn follow_lookup_key(environment: Environment, price: &Map<String, Value>) -> Result<(), Failure> {
+fn follow_lookup_key(environment: Environment, price: &Fields) -> Result<(), Failure> {
     static LEFT: Statement = Statement::new(
         "select stripe_price_id
            from payments.prices

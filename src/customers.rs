@@ -5,7 +5,8 @@ use crate::postgres::error::{Failure, SqlState};
 use crate::postgres::spi::Statement;
 use crate::postgres::{lock, sealed};
 use crate::stripe_errors::failure;
-use serde_json::{Map, Value, json};
+use ledger::Fields;
+use serde_json::{Value, json};
 use stripe::{Client, Environment, Subject};
 
 /// The customer who is billed for a subject: one who completed a checkout for it or was linked to
@@ -228,7 +229,7 @@ pub fn is_deleted(
     Ok(says_deleted(&customer))
 }
 
-fn says_deleted(customer: &Map<String, Value>) -> bool {
+fn says_deleted(customer: &Fields) -> bool {
     customer.get("deleted").and_then(Value::as_bool) == Some(true)
 }
 

@@ -5,11 +5,13 @@ use crate::postgres::error::{Failure, SqlState};
 use crate::postgres::spi::{self, Statement};
 use crate::postgres::{constraints, identity, settings, subtransaction, table};
 use crate::store::Tables;
-use crate::stripe_errors::failure_of;
+use crate::stripe_errors::{failure, failure_of};
 use ledger::rows::TABLES;
-use ledger::{Changes, Key, Lock, Mark, Observation, Outcome, Scope, Source, Store, observe};
+use ledger::{
+    Changes, Fields, Key, Lock, Mark, Observation, Outcome, Scope, Source, Store, observe,
+};
 use pgrx::Uuid;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use stripe::{Answer, Client, Environment, resources};
 
 /// Refuses transactions in which the ledger could go wrong without a sign: at REPEATABLE READ two
@@ -43,8 +45,8 @@ pub fn take_answer(
     environment: Environment,
     object_type: &str,
     answer: Answer,
-) -> Result<Map<String, Value>, Failure> {
-    let body = asked_for(answer.body, object_type, None)?;
+) -> Result<Fields, Failure> {
+    let body = asked_for(&answer, object_type, None)?;
     if answer.replayed {
         return fetch(client, environment, object_type, &id_of(&body)?);
     }
@@ -78,8 +80,8 @@ pub fn take_change(
     (object_type, id): (&str, &str),
     answer: Answer,
     after: Option<Mark>,
-) -> Result<Map<String, Value>, Failure> {
-    let body = asked_for(answer.body, object_type, Some(id))?;
+) -> Result<Fields, Failure> {
+    let body = asked_for(&answer, object_type, Some(id))?;
     if answer.replayed {
         return fetch(client, environment, object_type, id);
     }
@@ -92,7 +94,7 @@ pub fn fetch(
     environment: Environment,
     object_type: &str,
     id: &str,
-) -> Result<Map<String, Value>, Failure> {
+) -> Result<Fields, Failure> {
     let path = resources::path(object_type, id)
         .ok_or_else(|| Failure::internal("nothing says where these objects are fetched from"))?;
     let after = mark(environment, object_type, id)?;
@@ -101,7 +103,7 @@ pub fn fetch(
         .map_err(|error| failure_of(object_type, error))?;
     take(
         environment,
-        asked_for(answer.body, object_type, Some(id))?,
+        asked_for(&answer, object_type, Some(id))?,
         answer.as_of,
         Source::Fetch { after },
     )
@@ -110,10 +112,11 @@ pub fn fetch(
 /// Takes one object that we were told into the ledger.
 pub fn take(
     environment: Environment,
-    body: Map<String, Value>,
+    body: impl Into<Fields>,
     as_of: i64,
     source: Source,
-) -> Result<Map<String, Value>, Failure> {
+) -> Result<Fields, Failure> {
+    let body = body.into();
     let observation = Observation::new(body.clone(), as_of, source).ok_or_else(malformed)?;
     enter(environment, "api", &[observation])?;
     Ok(body)
@@ -282,7 +285,7 @@ pub fn respond_with(failure: &Failure) -> Result<(), Failure> {
 }
 
 /// The id of an object.
-pub fn id_of(object: &Map<String, Value>) -> Result<String, Failure> {
+pub fn id_of(object: &Fields) -> Result<String, Failure> {
     Ok(object
         .get("id")
         .and_then(Value::as_str)
@@ -292,23 +295,11 @@ pub fn id_of(object: &Map<String, Value>) -> Result<String, Failure> {
 
 /// An answer that is an object of this type, and of this id where one was named: whatever stands in
 /// Stripe's place may answer anything.
-pub fn asked_for(
-    body: Value,
-    object_type: &str,
-    id: Option<&str>,
-) -> Result<Map<String, Value>, Failure> {
-    let body = object(body)?;
+pub fn asked_for(answer: &Answer, object_type: &str, id: Option<&str>) -> Result<Fields, Failure> {
+    let body = Fields::parse(&answer.text).map_err(|error| failure(answer.malformed(&error)))?;
     let says = |name: &str, text: &str| body.get(name).and_then(Value::as_str) == Some(text);
     let is_it = says("object", object_type) && id.is_none_or(|id| says("id", id));
     is_it.then_some(body).ok_or_else(malformed)
-}
-
-/// An answer that is an object.
-pub fn object(body: Value) -> Result<Map<String, Value>, Failure> {
-    match body {
-        Value::Object(object) => Ok(object),
-        _ => Err(malformed()),
-    }
 }
 
 /// An answer that is not what was asked for.

@@ -8,9 +8,9 @@ use crate::postgres::spi::{Composite, Statement};
 use crate::postgres::{settings, subtransaction};
 use crate::store::Tables;
 use crate::stripe_errors::failure;
-use ledger::{Key, Lock, Outcome, Scope, Source, Store, reproject};
+use ledger::{Fields, Key, Lock, Outcome, Scope, Source, Store, reproject};
 use pgrx::{JsonB, pg_extern};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use stripe::{Client, Environment, Subject, ids};
 
 /// `payments.link_customer(environment, subject, stripe_customer_id)`.
@@ -63,7 +63,7 @@ fn link(
 }
 
 /// The customer as Stripe has it.
-fn existing(client: &Client, customer: &str) -> Result<(Map<String, Value>, i64), Failure> {
+fn existing(client: &Client, customer: &str) -> Result<(Fields, i64), Failure> {
     let missing = |what: &str| {
         Failure::new(
             SqlState::NOT_FOUND,
@@ -78,7 +78,7 @@ fn existing(client: &Client, customer: &str) -> Result<(Map<String, Value>, i64)
         Err(error) if error.resource_missing() => return Err(missing("does not exist at Stripe")),
         Err(error) => return Err(failure(error)),
     };
-    let body = door::asked_for(answer.body, "customer", Some(customer))?;
+    let body = door::asked_for(&answer, "customer", Some(customer))?;
     match body.get("deleted") {
         Some(Value::Bool(true)) => Err(missing("was deleted at Stripe")),
         _ => Ok((body, answer.as_of)),

@@ -162,7 +162,11 @@ fn ask(
         }
         Err(error) => return Err(failure(error)),
     };
-    let url = answer.body.get("url").and_then(Value::as_str);
+    let mut body = answer.body().map_err(failure)?;
+    let url = match body["url"].take() {
+        Value::String(url) => Some(url),
+        _ => None,
+    };
     let url = url.ok_or_else(|| {
         Failure::new(
             SqlState::BAD_GATEWAY,
@@ -170,7 +174,7 @@ fn ask(
             "Stripe made a portal session without a url",
         )
     })?;
-    Ok(Some(url.to_owned()))
+    Ok(Some(url))
 }
 
 fn no_customer() -> Failure {

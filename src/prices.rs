@@ -86,8 +86,9 @@ fn known(
 fn fetched(client: &Client, environment: Environment, id: &str) -> Result<Option<Price>, Failure> {
     match client.get(&format!("/v1/prices/{id}"), &json!({})) {
         Ok(answer) => {
-            let price = Price::from_object(&answer.body);
-            observe(environment, vec![answer.body], answer.as_of)?;
+            let body = answer.body().map_err(failure)?;
+            let price = Price::from_object(&body);
+            observe(environment, vec![body], answer.as_of)?;
             Ok(price)
         }
         Err(error) if error.resource_missing() => Ok(None),
@@ -101,8 +102,8 @@ fn looked_up(
     keys: &[&str],
 ) -> Result<Vec<(PriceRef, Price)>, Failure> {
     let parameters = json!({"lookup_keys": keys, "active": true, "limit": 100});
-    let mut answer = client.get("/v1/prices", &parameters).map_err(failure)?;
-    let Value::Array(page) = answer.body["data"].take() else {
+    let answer = client.get("/v1/prices", &parameters).map_err(failure)?;
+    let Value::Array(page) = answer.body().map_err(failure)?["data"].take() else {
         return Ok(Vec::new());
     };
     let prices = page.iter().filter_map(|body| {

@@ -194,8 +194,8 @@ fn observe_all(
     path: &str,
     parameters: &Value,
 ) -> Result<Vec<Map<String, Value>>, Failure> {
-    let mut answer = client.get(path, parameters).map_err(failure)?;
-    let page = match answer.body["data"].take() {
+    let answer = client.get(path, parameters).map_err(failure)?;
+    let page = match answer.body().map_err(failure)?["data"].take() {
         Value::Array(page) => page,
         _ => Vec::new(),
     };

@@ -8,8 +8,9 @@ use crate::postgres::error::{Failure, surface};
 use crate::postgres::spi::{Composite, Statement};
 use crate::prices;
 use crate::stripe_errors::{failure, is_gone};
+use ledger::Fields;
 use pgrx::{JsonB, pg_extern};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use stripe::ids::Kind;
 use stripe::subscription::Changes;
 use stripe::{Client, Environment, Error};
@@ -91,7 +92,7 @@ fn change(
     let subscription = door::fetch(client, environment, "subscription", id)?;
     let prices = prices::resolve(client, environment, changes.prices())?;
     let parameters = changes
-        .parameters(&subscription, &prices)
+        .parameters(&subscription.to_map(), &prices)
         .map_err(refused_argument)?;
     let after = door::mark(environment, "subscription", id)?;
     let answer = client
@@ -105,7 +106,7 @@ fn path(id: &str) -> String {
     format!("/v1/subscriptions/{id}")
 }
 
-fn has_ended(subscription: &Map<String, Value>) -> bool {
+fn has_ended(subscription: &Fields) -> bool {
     let status = subscription.get("status").and_then(Value::as_str);
     matches!(status, Some("canceled" | "incomplete_expired"))
 }

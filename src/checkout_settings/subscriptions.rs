@@ -120,12 +120,12 @@ fn listed(
     path: &str,
     parameters: &Value,
 ) -> Result<Vec<Value>, Failure> {
-    let mut answer = match client.get(path, parameters) {
+    let answer = match client.get(path, parameters) {
         Ok(answer) => answer,
         Err(error) if customers::is_unknown(&error) => return Ok(Vec::new()),
         Err(error) => return Err(failure(error)),
     };
-    let Value::Array(page) = answer.body["data"].take() else {
+    let Value::Array(page) = answer.body().map_err(failure)?["data"].take() else {
         return Ok(Vec::new());
     };
     let observations: Vec<_> = page

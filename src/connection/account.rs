@@ -25,7 +25,7 @@ pub struct Account {
 /// Those of a call to Stripe; 55000 `key_revoked` when there is no such key (any more).
 pub fn of(client: &Client, key: &SecretKey) -> Result<Account, Failure> {
     let mut account = match client.get("/v1/account", &Value::Null) {
-        Ok(answer) => described(&answer.body)?,
+        Ok(answer) => described(&answer.body().map_err(failure)?)?,
         // The refusal tells whose key it is all the same.
         Err(Error::Permission { account, .. }) => Account {
             id: account,

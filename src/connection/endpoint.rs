@@ -16,7 +16,7 @@ use crate::secrets::{self, Kind, Secret};
 use crate::stripe_errors::{failure, is_missing};
 use pgrx::prelude::*;
 use serde_json::{Value, json};
-use stripe::client::{Answer, Client};
+use stripe::client::Client;
 use stripe::endpoint::{Endpoint, Wanted};
 use stripe::{Environment, ids};
 use uuid::Uuid;
@@ -76,12 +76,13 @@ fn ours(client: &Client, environment: Environment) -> Result<Vec<Endpoint>, Fail
     let mut endpoints: Vec<Endpoint> = Vec::new();
     let mut parameters = json!({"limit": 100});
     loop {
-        let answer = client.get(PATH, &parameters).map_err(failure)?;
-        let page = answer.body.get("data").and_then(Value::as_array);
+        let answer = client.get(PATH, &parameters);
+        let answer = answer.and_then(|answer| answer.body()).map_err(failure)?;
+        let page = answer.get("data").and_then(Value::as_array);
         let page = page.ok_or_else(malformed)?;
         endpoints.extend(page.iter().filter_map(Endpoint::from_object));
         let last = page.last().and_then(|endpoint| endpoint.get("id"));
-        match (answer.body.get("has_more").and_then(Value::as_bool), last) {
+        match (answer.get("has_more").and_then(Value::as_bool), last) {
             (Some(true), Some(last)) => parameters["starting_after"] = last.clone(),
             _ => break,
         }
@@ -137,7 +138,8 @@ fn adjusted(client: &Client, endpoint: &Endpoint, wanted: &Wanted) -> Result<End
     };
     let path = path_of(&endpoint.id)?;
     let answer = client.post(&path, &changes, &Uuid::new_v4().to_string());
-    Endpoint::from_object(&answer.map_err(failure)?.body).ok_or_else(malformed)
+    let body = answer.and_then(|answer| answer.body()).map_err(failure)?;
+    Endpoint::from_object(&body).ok_or_else(malformed)
 }
 
 /// Stripe remembers an idempotency key for a day, also that it failed, or that it made what has
@@ -161,8 +163,10 @@ fn made(client: &Client, environment: Environment, wanted: &Wanted) -> Result<En
             Err(error) if error.is_replayed() && !is_last => continue,
             Err(error) => return Err(failure(error)),
         };
-        let secret = secret_in(&mut answer)?;
-        let endpoint = Endpoint::from_object(&answer.body).ok_or_else(malformed)?;
+        let mut body = answer.body().map_err(failure)?;
+        answer.text.zeroize();
+        let secret = secret_in(&mut body)?;
+        let endpoint = Endpoint::from_object(&body).ok_or_else(malformed)?;
         if !answer.replayed || exists(client, &endpoint)? {
             let mut secret = Secret::seal(environment, Kind::SigningSecret, &secret)?;
             secret.endpoint = Some(endpoint.id.clone());
@@ -209,9 +213,8 @@ fn committed_state(environment: Environment) -> Result<String, Failure> {
 }
 
 /// Takes the secret out of the answer, so that it is wiped from memory with what is returned.
-fn secret_in(answer: &mut Answer) -> Result<Zeroizing<String>, Failure> {
-    answer.text.zeroize();
-    match answer.body.get_mut("secret").map(Value::take) {
+fn secret_in(answer: &mut Value) -> Result<Zeroizing<String>, Failure> {
+    match answer.get_mut("secret").map(Value::take) {
         Some(Value::String(secret)) => Ok(Zeroizing::new(secret)),
         _ => Err(malformed()),
     }
@@ -351,8 +354,9 @@ pub fn look(client: &Client, environment: Environment) -> Result<(), Failure> {
     let Some(id) = id.flatten() else {
         return Ok(());
     };
-    match client.get(&path_of(&id)?, &Value::Null).map_err(failure) {
-        Ok(answer) => match Endpoint::from_object(&answer.body) {
+    let answer = client.get(&path_of(&id)?, &Value::Null);
+    match answer.and_then(|answer| answer.body()).map_err(failure) {
+        Ok(body) => match Endpoint::from_object(&body) {
             Some(endpoint) => record(environment, &endpoint),
             None => Ok(()),
         },

@@ -44,8 +44,7 @@ pub struct Client<'a> {
 /// What Stripe answered.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    pub body: Value,
-    /// The body as it came, but for [`event::sanitize`]: numbers too large for `body` survive.
+    /// The body as it came, but for [`event::sanitize`]: a JSON object, if it is JSON at all.
     pub text: String,
     /// The time before the request was sent, on Stripe's clock, in seconds since the epoch: `Date`
     /// minus the time it took, rounded down. The body is at least that new.
@@ -59,6 +58,24 @@ pub struct Answer {
     pub request_id: Option<String>,
     /// How often Stripe was asked, this answer included.
     pub attempts: u32,
+}
+
+impl Answer {
+    /// The body, parsed.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`].
+    pub fn body(&self) -> Result<Value, Error> {
+        serde_json::from_str(&self.text).map_err(|error| self.malformed(&error))
+    }
+
+    /// What to say of a body that cannot be read.
+    pub fn malformed(&self, error: &serde_json::Error) -> Error {
+        Error::Malformed {
+            message: error.to_string(),
+            request_id: self.request_id.clone(),
+        }
+    }
 }
 
 /// One thing to ask, as often as needed.
@@ -253,12 +270,11 @@ fn read(
     let body =
         String::from_utf8(body).map_err(|error| malformed(error.utf8_error().to_string()))?;
     let body = event::sanitize(&body).into_owned();
-    let value: Value = serde_json::from_str(&body).map_err(|error| malformed(error.to_string()))?;
-    if !value.is_object() {
+    // Whoever reads it sees the rest.
+    if !body.trim_start().starts_with('{') {
         return Err(malformed("it is not an object".into()));
     }
     Ok(Answer {
-        body: value,
         text: body,
         as_of: as_of(date, elapsed),
         sent,

@@ -230,10 +230,12 @@ fn payments_of_invoice(client: &Client, invoice: &str) -> Result<Vec<Observation
 
 /// An answer about invoice payments as an object of its own, under the id of what was asked about.
 fn answered(id: &str, payments: Vec<Map<String, Value>>, as_of: i64) -> Vec<Observation> {
-    let body = json!({"id": id, "object": "invoice_payment_list", "data": payments});
-    let observation = door::object(body)
-        .ok()
-        .and_then(|body| Observation::new(body, as_of, fetched()));
+    let body = Map::from_iter([
+        ("id".to_owned(), id.into()),
+        ("object".to_owned(), "invoice_payment_list".into()),
+        ("data".to_owned(), json!(payments)),
+    ]);
+    let observation = Observation::new(body, as_of, fetched());
     observation.into_iter().collect()
 }
 
@@ -255,7 +257,7 @@ fn all_items(client: &Client, subscription: &str) -> Result<Value, Stop> {
 }
 
 fn page(answer: Answer) -> Result<Page, Stop> {
-    Ok(Page::of(answer.body).ok_or_else(door::malformed)?)
+    Ok(Page::of(answer.body()?).ok_or_else(door::malformed)?)
 }
 
 fn fetched() -> Source {

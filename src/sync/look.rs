@@ -23,7 +23,7 @@ pub fn look(
     let after = as_owner(|| Tables::of(environment).mark(key))?;
     match client.get(&path, &json!({})) {
         Ok(answer) => {
-            let body = door::asked_for(answer.body, &key.object_type, Some(&key.id))?;
+            let body = door::asked_for(&answer, &key.object_type, Some(&key.id))?;
             let source = Source::Fetch { after };
             Ok(Observation::new(body, answer.as_of, source))
         }

@@ -238,7 +238,7 @@ fn show(client: &Client, list: &List, walk: &mut Walk) -> Result<Shown, Stop> {
         }
         match client.get(&list.path(), &Value::Object(parameters)) {
             Ok(answer) => {
-                let page = Page::of(answer.body).ok_or_else(door::malformed)?;
+                let page = Page::of(answer.body()?).ok_or_else(door::malformed)?;
                 let began_at = *began_at.get_or_insert(answer.as_of);
                 let objects = walk.take(page);
                 if !objects.is_empty() || walk.is_over() || client.remaining() < half {

@@ -23,6 +23,7 @@ use crate::stripe_errors::failure;
 use ledger::{Key, Observation};
 use pgrx::pg_extern;
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -190,7 +191,8 @@ fn file(
     let began_at = as_owner(|| run.began(shown.began_at))?;
     let payloads = payloads(&shown.text)?;
     for event in shown.objects {
-        if let Some(payload) = payloads.get(&door::id_of(&event)?) {
+        let id = event.get("id").and_then(Value::as_str);
+        if let Some(payload) = payloads.get(id.ok_or_else(door::malformed)?) {
             run.listed += i64::from(as_owner(|| record(environment, payload))?);
         }
     }
