@@ -1,7 +1,10 @@
-/* Preloaded into a server, takes its time to look up slow.test, and slower.test for ever. */
+/* Preloaded into a server, takes its time to look up slow.test, and slower.test for ever. What else it
+   looks up it writes into the file that LOOKUPS names, a line each. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <netdb.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -15,5 +18,11 @@ int getaddrinfo(const char *name, const char *service, const struct addrinfo *hi
     }
     while (name && strcmp(name, "slower.test") == 0)
         pause();
+    const char *path = getenv("LOOKUPS");
+    FILE *lookups = path ? fopen(path, "a") : NULL;
+    if (lookups) {
+        fprintf(lookups, "%s\n", name ? name : "");
+        fclose(lookups);
+    }
     return ((lookup *)dlsym(RTLD_NEXT, "getaddrinfo"))(name, service, hints, found);
 }

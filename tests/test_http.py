@@ -35,12 +35,21 @@ def slow_lookup() -> Iterator[Path | None]:
         yield library
 
 
+def lookups_of(library: Path) -> Path:
+    """The file with the names that a server looked up."""
+    return library.with_suffix(".log")
+
+
 @pytest.fixture(scope="module")
 def rough_shop(make_cluster, secure: FakeStripe, slow_lookup: Path | None) -> Iterator[Shop]:
     """A shop on a server that trusts the fake's certificate and looks names up slowly."""
     environment = {"SSL_CERT_FILE": secure.ca_file}
     if slow_lookup:
         environment["LD_PRELOAD"] = str(slow_lookup)
+        lookups = lookups_of(slow_lookup)
+        lookups.touch()
+        lookups.chmod(0o666)
+        environment["LOOKUPS"] = str(lookups)
     cluster = make_cluster(environment=environment)
     database.furnish(cluster)
     created = database.create(cluster)
@@ -243,6 +252,18 @@ def test_one_connection_serves_many_calls_over_tls(rough_shop):
         for _ in range(5):
             assert rough_shop.checkout(connection).status == "open"
     assert made == [1]
+
+
+def test_a_name_is_looked_up_only_to_connect(rough_shop, slow_lookup):
+    if slow_lookup is None:
+        pytest.skip("there is no C compiler (cc) to build a library with that sees lookups")
+    lookups = lookups_of(slow_lookup)
+    rough_shop.stripe.control.clear_faults()
+    connection = rough_shop.db.connect()
+    before = lookups.read_text()
+    for _ in range(3):
+        rough_shop.checkout(connection)
+    assert lookups.read_text().removeprefix(before) == "localhost\n"
 
 
 def test_a_connection_that_failed_is_not_used_again(shop):
