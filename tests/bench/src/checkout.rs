@@ -1,7 +1,7 @@
 //! Checkouts, beside the least that one can take: a request to Stripe on a connection that is
 //! kept, and a row that is inserted before and updated after it.
 
-use crate::standin::Standin;
+use crate::apart::Apart;
 use crate::{Trouble, processor};
 use postgres::{Client, NoTls, Statement};
 use serde::{Deserialize, Serialize};
@@ -113,7 +113,7 @@ struct Later {
 struct Tally {
     /// Milliseconds over the delay, of every call.
     over: Vec<f64>,
-    /// Connections to Stripe that were made.
+    /// Connections to Stripe that were made in as many calls as flushes are counted of.
     connections: usize,
     /// Seconds of the backend's processor time.
     processor: f64,
@@ -146,7 +146,7 @@ struct Pool {
 pub fn measure(order: &str) -> Result<String, Trouble> {
     let order: Order = serde_json::from_str(order)?;
     let bench = Bench {
-        stripe: Standin::start(&order.certificates, order.session.clone())?,
+        stripe: Apart::start(&order.certificates, &order.session)?,
         authority: Certificate::from_pem(&fs::read(order.certificates.join("ca.pem"))?)?,
         subjects: AtomicU64::new(1),
         order,
@@ -170,7 +170,7 @@ pub fn measure(order: &str) -> Result<String, Trouble> {
     for delay in &bench.order.delays {
         report.later.push(bench.later(delay, &mut admin)?);
     }
-    bench.stripe.take(HALF_A_SECOND);
+    bench.stripe.take(HALF_A_SECOND)?;
     if bench.order.crowd > 0 {
         report.crowds = vec![bench.crowd(one)?, bench.crowd(other)?];
     }
@@ -195,7 +195,7 @@ const WARMING: usize = 8;
 
 struct Bench {
     order: Order,
-    stripe: Standin,
+    stripe: Apart,
     authority: Certificate<'static>,
     /// Nobody buys twice.
     subjects: AtomicU64,
@@ -238,7 +238,7 @@ impl Bench {
 
     /// Both sides in turn.
     fn later(&self, delay: &Delay, admin: &mut Client) -> Result<Later, Trouble> {
-        self.stripe.take(Duration::ZERO);
+        self.stripe.take(Duration::ZERO)?;
         let [one, other] = &self.order.sides;
         let mut lanes = [self.lane(one)?, self.lane(other)?];
         let mut sides = <[Tally; 2]>::default();
@@ -246,9 +246,12 @@ impl Bench {
             for _ in 0..WARMING {
                 lane.call()?;
             }
+            let connections = self.stripe.connections()?;
             tally.flushes = lane.flushes(admin)?;
+            tally.connections = self.stripe.connections()? - connections;
         }
-        self.stripe.take(Duration::from_millis(delay.milliseconds));
+        self.stripe
+            .take(Duration::from_millis(delay.milliseconds))?;
         for _ in 0..delay.calls {
             for (lane, tally) in lanes.iter_mut().zip(&mut sides) {
                 lane.watched(tally)?;
@@ -263,12 +266,12 @@ impl Bench {
 
     /// Everybody at once, twice.
     fn crowd(&self, side: &Side) -> Result<Crowd, Trouble> {
-        let before = self.stripe.connections();
+        let before = self.stripe.connections()?;
         let mut lanes = self.lanes(side, self.order.crowd)?;
         let mut crowd = Crowd {
             first: together(&mut lanes)?,
             later: together(&mut lanes)?,
-            connections: self.stripe.connections() - before,
+            connections: self.stripe.connections()? - before,
             memory: lanes.iter().map(Lane::memory).collect::<Result<_, _>>()?,
         };
         for time in crowd.first.iter_mut().chain(&mut crowd.later) {
@@ -383,11 +386,9 @@ impl Lane<'_> {
     }
 
     fn watched(&mut self, tally: &mut Tally) -> Result<(), Trouble> {
-        let connections = self.bench.stripe.connections();
         let processor = processor::of(self.backend)?;
         tally.over.push(self.call()?);
         tally.processor += processor::of(self.backend)? - processor;
-        tally.connections += self.bench.stripe.connections() - connections;
         Ok(())
     }
 
