@@ -66,11 +66,11 @@ pub(crate) fn state(body: &Fields) -> Digest {
 /// Which state a body showed before a change.
 pub(crate) fn state_before(body: &Fields, previous: &Map<String, Value>) -> Digest {
     let gone = previous.keys().filter(|name| !body.contains(name));
-    let mut names: Vec<&str> = body.names().chain(gone.map(String::as_str)).collect();
-    names.sort_unstable();
+    let gone = gone.map(|name| (name.as_str(), "null"));
+    let mut fields: Vec<(&str, &str)> = body.raws().chain(gone).collect();
+    fields.sort_unstable();
     let mut out = vec![b'{'];
-    for name in names {
-        let raw = body.raw(name).unwrap_or_default();
+    for (name, raw) in fields {
         let was = previous.get(name).map(|was| undone(body.get(name), was));
         if was.as_ref().map_or(raw == "null", Value::is_null) {
             continue;

@@ -329,7 +329,6 @@ impl<'s, S: Store> Run<'s, S> {
     /// Notes what depends on an object. Called for what it was and for what it is now, because a
     /// group that it left changes too.
     fn affected_by(&mut self, object: &Object) {
-        let links = Links::of(object);
         match object.key.object_type.as_str() {
             "checkout.session" => {
                 self.tasks.sessions.insert(object.key.clone());
@@ -338,7 +337,10 @@ impl<'s, S: Store> Run<'s, S> {
             "subscription" => {
                 self.tasks.subscriptions.insert(object.key.id.clone());
             }
-            "subscription_item" => self.tasks.subscriptions.extend(links.subscription),
+            "subscription_item" => {
+                let links = Links::of(object);
+                self.tasks.subscriptions.extend(links.subscription);
+            }
             "payment_intent"
             | "charge"
             | "refund"
@@ -600,11 +602,12 @@ impl<'s, S: Store> Run<'s, S> {
 
     fn payments(&mut self, seeds: Ids) -> Step<(), S> {
         let objects = self.closure(seeds)?;
-        let links: Vec<Links> = objects.values().map(Links::of).collect();
-        self.need(objects.values().flat_map(locking::reading))?;
-        let rows = links.iter().filter_map(|links| links.session_row);
-        let subscriptions = links.iter().filter_map(|links| links.subscription.clone());
-        let customers = links.iter().filter_map(|links| links.customer.clone());
+        let group = Group::new(objects.values());
+        let links = || group.members().map(|member| &member.links);
+        self.need(group.members().flat_map(locking::reading))?;
+        let rows = links().filter_map(|links| links.session_row);
+        let subscriptions = links().filter_map(|links| links.subscription.clone());
+        let customers = links().filter_map(|links| links.customer.clone());
         let found = self.find_rows(&[
             question::<CheckoutSession>("id", rows.map(Cell::Uuid)),
             question::<Subscription>("stripe_subscription_id", subscriptions.map(Cell::Text)),
@@ -622,7 +625,6 @@ impl<'s, S: Store> Run<'s, S> {
                 .into_iter()
                 .for_each(|row| owners.add_mapping(row));
         }
-        let group = Group::new(objects.values());
         let projected = payment::project(&self.environment, &group, &owners);
         projected
             .invoices

@@ -1,7 +1,6 @@
 //! An object's fields as one text, of which only what somebody asks for is parsed.
 //!
 //! Of most bodies most fields are never looked at: they come out of the mirror and go back into it.
-//! To parse all of them, to drop them and to write them again took a third of an event's time.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,6 +27,8 @@ struct Text {
 
 /// Where a field is in the text.
 struct Place {
+    /// What the name begins with: most names differ in that already.
+    head: u64,
     name: Range<usize>,
     /// The name, where the text spells it with an escape.
     unescaped: Option<Box<str>>,
@@ -41,7 +42,7 @@ impl Fields {
     /// # Errors
     /// If the text is no JSON object, or holds a number that Rust does not have.
     pub fn parse(json: &str) -> serde_json::Result<Fields> {
-        match Fields::split(json, false) {
+        match Fields::written_anew(json) {
             Some(fields) => Ok(fields),
             None => serde_json::from_str::<Map<String, Value>>(json).map(Fields::from),
         }
@@ -50,14 +51,14 @@ impl Fields {
     /// Reads what [`Fields::text`] wrote, and parses none of it. If that was edited since, it is
     /// read as any other text is; but values between which nothing was changed are believed.
     pub(crate) fn from_stored(json: &str) -> serde_json::Result<Fields> {
-        match Fields::split(json, true).filter(|fields| fields.text() == json) {
+        match Fields::as_it_stands(json) {
             Some(fields) => Ok(fields),
             None => Fields::parse(json),
         }
     }
 
     /// `None` where it takes a parser to say what the fields are, or that they are none.
-    fn split(json: &str, is_stored: bool) -> Option<Fields> {
+    fn written_anew(json: &str) -> Option<Fields> {
         let Members(mut members) = serde_json::from_str(json).ok()?;
         members.sort_unstable_by_key(|(name, _)| *name);
         if members.windows(2).any(|pair| pair[0].0 == pair[1].0) {
@@ -65,12 +66,36 @@ impl Fields {
         }
         let mut draft = Draft::new(json.len(), members.len());
         for (name, value) in members {
-            match is_stored || is_canonical(value) {
+            match is_canonical(value) {
                 true => draft.copy(name, value),
                 false => draft.write(name, serde_json::from_str(value).ok()?),
             }
         }
         Some(draft.fields())
+    }
+
+    /// `None` where the names are not in order, or anything stands between names and values.
+    fn as_it_stands(json: &str) -> Option<Fields> {
+        let Members(members) = serde_json::from_str(json).ok()?;
+        if !members.is_sorted_by(|(one, _), (other, _)| one < other) {
+            return None;
+        }
+        let mut places = Vec::with_capacity(members.len());
+        let mut end = 0;
+        for (name, value) in members {
+            let start = end + r#"{""#.len();
+            let value_start = start + name.len() + r#"":"#.len();
+            end = value_start + value.len();
+            places.push(Place {
+                head: head(name),
+                name: start..start + name.len(),
+                unescaped: None,
+                value: value_start..end,
+                parsed: OnceLock::new(),
+            });
+        }
+        let json = (json.len() == end.max(1) + 1).then(|| json.to_owned())?;
+        Some(Fields(Arc::new(Text { json, places })))
     }
 
     /// The text: compact JSON with sorted names.
@@ -114,9 +139,14 @@ impl Fields {
         self.0.places.is_empty()
     }
 
-    /// The fields with these names.
-    pub(crate) fn only(&self, is_wanted: impl Fn(&str) -> bool) -> Fields {
-        Fields::of(self.raws().filter(|(name, _)| is_wanted(name)))
+    /// The fields that the other has not.
+    pub(crate) fn without(&self, other: &Fields) -> Fields {
+        // Nearly always it has all of them.
+        let mut others = other.names();
+        if self.names().all(|name| others.any(|other| other == name)) {
+            return Fields::default();
+        }
+        Fields::of(self.raws().filter(|(name, _)| !other.contains(name)))
     }
 
     /// These fields and one more, or with another value for one of them.
@@ -130,6 +160,10 @@ impl Fields {
         &'a self,
         others: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Fields {
+        let mut others = others.into_iter().peekable();
+        if others.peek().is_none() {
+            return self.clone();
+        }
         let members: BTreeMap<_, _> = self.raws().chain(others).collect();
         Fields::of(members.into_iter())
     }
@@ -148,8 +182,12 @@ impl Fields {
     }
 
     fn place(&self, name: &str) -> Option<&Place> {
+        let head = head(name);
+        let is_there = |place: &Place| {
+            let heads = place.head.cmp(&head);
+            heads.then_with(|| place.name(&self.0).cmp(name))
+        };
         let places = &self.0.places;
-        let is_there = |place: &Place| place.name(&self.0).cmp(name);
         places.get(places.binary_search_by(is_there).ok()?)
     }
 }
@@ -176,7 +214,8 @@ impl Place {
 impl From<Map<String, Value>> for Fields {
     fn from(map: Map<String, Value>) -> Fields {
         let mut draft = Draft::new(0, map.len());
-        let members: BTreeMap<_, _> = map.into_iter().collect();
+        let mut members: Vec<_> = map.into_iter().collect();
+        members.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         for (name, value) in members {
             draft.write(&name, value);
         }
@@ -271,6 +310,7 @@ impl Draft {
         let start = self.json.len();
         let parsed = write(&mut self.json);
         self.places.push(Place {
+            head: head(name),
             unescaped: (written.len() != name.len()).then(|| name.into()),
             name: written,
             value: start..self.json.len(),
@@ -313,6 +353,15 @@ impl<'de> Deserialize<'de> for Members<'de> {
 
         deserializer.deserialize_map(Read)
     }
+}
+
+/// The first eight bytes of a name, in the order of names.
+fn head(name: &str) -> u64 {
+    let mut head = [0; 8];
+    for (to, from) in head.iter_mut().zip(name.bytes()) {
+        *to = from;
+    }
+    u64::from_be_bytes(head)
 }
 
 /// Whether a value is known to be spelled as we would spell it.

@@ -3,12 +3,16 @@
 use crate::links::Links;
 use crate::mirror::Object;
 use crate::observation::Key;
+use crate::projections::group::Member;
 use crate::projections::subscription;
 use crate::store::{Lock, Scope};
 
 /// The locks that whoever writes an object needs: its own and those of what it names.
 pub(crate) fn writing(object: &Object) -> Vec<Lock> {
-    let links = Links::of(object);
+    naming(object, Links::of(object))
+}
+
+fn naming(object: &Object, links: Links) -> Vec<Lock> {
     let object_type = object.key.object_type.as_str();
     let sells = object_type == "checkout.session";
     // The others only ask whose the subscription, or the customer, is.
@@ -39,8 +43,8 @@ pub(crate) fn writing(object: &Object) -> Vec<Lock> {
 
 /// The locks that whoever projects payments from an object needs. Of subscriptions, customers and
 /// sessions it is only asked whose the payment is.
-pub(crate) fn reading(object: &Object) -> Vec<Lock> {
-    let mut locks = writing(object);
+pub(crate) fn reading(member: &Member) -> Vec<Lock> {
+    let mut locks = naming(member.object, member.links.clone());
     for lock in &mut locks {
         let of_payment = matches!(
             lock.scope,

@@ -202,25 +202,23 @@ impl Mirrored {
             .iter()
             .collect();
         let verdict = settle(object_type, &newest, older_state(&sightings, object_type));
-        let newest = &sightings[verdict.winner].fields;
-        let mut filled: BTreeMap<&str, &str> = BTreeMap::new();
+        let mut body = sightings[verdict.winner].fields.clone();
         for rung in rungs(&sightings, object_type).filter(|_| sightings.len() > 1) {
-            let names: BTreeSet<&str> = names(rung)
-                .filter(|name| !newest.contains(name) && !filled.contains_key(name))
+            let missing: Vec<_> = rung
+                .iter()
+                .map(|sighting| sighting.fields.without(&body))
                 .collect();
-            for name in names {
+            let missing: BTreeSet<&str> = missing.iter().flat_map(Fields::names).collect();
+            let filled = missing.into_iter().filter_map(|name| {
                 let having: Vec<_> = rung
                     .iter()
                     .filter(|sighting| sighting.fields.contains(name))
                     .collect();
-                let having = having[settle(object_type, &having, None).winner];
-                filled.extend(having.fields.raw(name).map(|raw| (name, raw)));
-            }
+                let newest = having[settle(object_type, &having, None).winner];
+                Some((name, newest.fields.raw(name)?))
+            });
+            body = body.and(filled);
         }
-        let body = match filled.is_empty() {
-            true => newest.clone(),
-            false => newest.and(filled),
-        };
         Resolved {
             sightings,
             winner: verdict.winner,
@@ -279,30 +277,32 @@ fn pruned(mut sightings: Vec<Sighting>, object_type: &str) -> Vec<Sighting> {
     }
     // Not before each is there once: the same event twice is no crowd.
     let mut tells_older = may_be_circle(&kept);
-    let bodies = |rung: &[Sighting]| -> Vec<_> {
-        let fields = rung.iter().map(|sighting| sighting.fields.clone());
-        fields.collect()
-    };
-    let mut newer = bodies(&kept);
-    let is_newer = |newer: &[Fields], name: &str| newer.iter().any(|fields| fields.contains(name));
+    let mut newer = all_names(&kept[0].fields, &kept);
     for rung in older.chunk_by_mut(|a, b| a.rung(object_type) == b.rung(object_type)) {
         let events = tells_older && rung.iter().any(Sighting::is_event);
         tells_older &= !events;
         let mut rung: Vec<_> = rung.iter_mut().map(std::mem::take).collect();
         rung.retain(|sighting| {
             let tells = events && sighting.is_event();
-            tells || sighting.fields.names().any(|name| !is_newer(&newer, name))
+            tells || !sighting.fields.without(&newer).is_empty()
         });
         for sighting in &mut rung {
-            sighting.reduce(object_type, |name| is_newer(&newer, name));
+            sighting.reduce(object_type, &newer);
         }
         if rung.len() > 1 {
             rung = weightiest(rung, object_type, events);
         }
-        newer.extend(bodies(&rung));
+        newer = all_names(&newer, &rung);
         kept.append(&mut rung);
     }
     kept
+}
+
+/// These fields, and whichever others the sightings have, by their names.
+fn all_names(fields: &Fields, sightings: &[Sighting]) -> Fields {
+    let all = fields.clone();
+    let more = |all: Fields, sighting: &Sighting| all.and(sighting.fields.without(&all).raws());
+    sightings.iter().fold(all, more)
 }
 
 fn names(sightings: &[Sighting]) -> impl Iterator<Item = &str> {

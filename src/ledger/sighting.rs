@@ -164,11 +164,9 @@ impl Sighting {
     }
 
     /// Cuts the body of an older sighting down to the fields that no newer one has.
-    pub(crate) fn reduce(&mut self, object_type: &str, is_newer: impl Fn(&str) -> bool) {
+    pub(crate) fn reduce(&mut self, object_type: &str, newer: &Fields) {
         self.summary = Some(self.summary(object_type));
-        if self.fields.names().any(&is_newer) {
-            self.fields = self.fields.only(|name| !is_newer(name));
-        }
+        self.fields = self.fields.without(newer);
     }
 
     /// Without the body.

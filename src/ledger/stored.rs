@@ -76,7 +76,8 @@ impl Mirrored {
         if created.is_none() && others.is_empty() && facts == plain(&stored) {
             return stored;
         }
-        let filled = without(&resolved.body, &winner.fields);
+        let filled = resolved.body.without(&winner.fields);
+        let filled = filled.names().map(str::to_owned).collect();
         let evidence = Evidence {
             created,
             winner: facts,
@@ -106,10 +107,12 @@ impl Mirrored {
             .into_iter()
             .map(|other| other.sighting(&body))
             .collect();
-        let mut fields = body;
-        if !evidence.filled.is_empty() {
-            fields = fields.only(|name| !evidence.filled.iter().any(|filled| filled == name));
-        }
+        let is_own =
+            |(name, _): &(&str, &str)| !evidence.filled.iter().any(|filled| filled == name);
+        let fields = match evidence.filled.is_empty() {
+            true => body,
+            false => Fields::of(body.raws().filter(is_own)),
+        };
         let created = evidence.created.or_else(|| created_in(&fields));
         sightings.push(Sighting {
             fields,
@@ -155,9 +158,4 @@ fn plain(stored: &Stored) -> Sighting {
 
 fn created_in(body: &Fields) -> Option<i64> {
     body.get("created").and_then(Value::as_i64)
-}
-
-fn without(body: &Fields, fields: &Fields) -> Vec<String> {
-    let names = body.names().filter(|name| !fields.contains(name));
-    names.map(str::to_owned).collect()
 }

@@ -73,6 +73,11 @@ impl<'a> Group<'a> {
         group
     }
 
+    /// All objects, oldest first.
+    pub fn members(&self) -> impl Iterator<Item = &Member<'a>> {
+        self.members.iter()
+    }
+
     /// All objects of a type, oldest first.
     pub fn all(&self, object_type: &str) -> impl Iterator<Item = &Member<'a>> {
         self.members

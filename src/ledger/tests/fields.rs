@@ -167,6 +167,8 @@ fn object(
 ) -> impl Strategy<Value = String> {
     let name = prop_oneof![
         4 => "[a-c_]{1,2}".prop_map(|name| format!("\"{name}\"")),
+        // Those that begin alike.
+        2 => "payment(_method(_details|_options)?|_intent)?\0?".prop_map(|name| Value::from(name).to_string()),
         1 => any::<String>().prop_map(|name| Value::from(name).to_string()),
         1 => Just(r#""\u0061""#.to_owned()),
     ];
