@@ -273,16 +273,18 @@ impl<'t> Scan<'t> {
         }
         // An index that is made anew while we wait for it may not find what was there before: so
         // the snapshot is taken when it is locked.
-        let index = places.index.map(Index::open);
         // SAFETY: within a transaction; a column of the index for each key; what is taken here is
         // given back when this is dropped.
         unsafe {
+            if let Some(index) = places.index {
+                pg_sys::LockRelationOid(index, pg_sys::AccessShareLock as i32);
+            }
             pg_sys::CommandCounterIncrement();
             let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetTransactionSnapshot());
             let scan = pg_sys::systable_beginscan(
                 table.relation,
                 places.index.unwrap_or(Oid::INVALID),
-                index.is_some(),
+                places.index.is_some(),
                 snapshot,
                 keys.len() as i32,
                 keys.as_mut_ptr(),
