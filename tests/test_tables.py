@@ -117,6 +117,14 @@ def test_a_unique_index_of_the_users_own_refuses_a_second_row(shop, postman, sto
     assert shop.db.value("select count(*) from payments.payment_history") == 1
 
 
+def test_without_its_key_a_table_gets_no_row_rather_than_two(shop, postman, story):
+    shop.db.execute("alter table payments.payment_history drop constraint payment_history_pkey")
+    assert "failed" in {postman.deliver(body).status for body in story}
+    said = "select distinct error ->> 'sqlstate' from payments.webhook_events where processing_status = 'failed'"
+    assert column(shop.db, said) == ["42P10"]
+    assert shop.db.value("select count(*) from payments.payment_history") == 0
+
+
 def test_indexes_of_the_users_own_know_every_row(shop, postman, story):
     shop.db.execute(
         """

@@ -110,6 +110,7 @@ impl Table {
         let count = unsafe { (*self.description()).natts } as i16;
         let live = (1..=count).filter_map(|place| self.column(place));
         form.relkind == pg_sys::RELKIND_RELATION as c_char
+            && form.relam == pg_sys::HEAP_TABLE_AM_OID
             && !form.relispartition
             && relation.trigdesc.is_null()
             && relation.rd_rules.is_null()

@@ -173,6 +173,9 @@ impl<'t> Target<'t> {
             let methods = &*(*relation).rd_tableam;
             let insert = methods.tuple_insert_speculative.ok_or_else(no_method)?;
             let complete = methods.tuple_complete_speculative.ok_or_else(no_method)?;
+            if (*relation).rd_pkindex == Oid::INVALID {
+                return Ok(Written::ByStatement);
+            }
             let key = pg_sys::lappend_oid(ptr::null_mut(), (*relation).rd_pkindex);
             let command = pg_sys::GetCurrentCommandId(true);
             loop {
