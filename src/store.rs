@@ -493,7 +493,7 @@ fn mirrored(row: &spi::Row) -> Result<(Mirrored, Option<String>), Failure> {
         deleted: row.required(5)?,
         evidence: row.text(6)?,
     };
-    let state = Mirrored::from_stored(key, &stored).map_err(|error| {
+    let state = Mirrored::from_stored(key, stored).map_err(|error| {
         Failure::internal(format!(
             "a row of payments.stripe_objects cannot be read: {error}"
         ))

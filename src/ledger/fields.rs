@@ -23,12 +23,12 @@ struct Text {
     json: String,
     /// In the order of their names.
     places: Vec<Place>,
+    /// What each name begins with: most differ in that already, and all of these are in one place.
+    heads: Vec<u64>,
 }
 
 /// Where a field is in the text.
 struct Place {
-    /// What the name begins with: most names differ in that already.
-    head: u64,
     name: Range<usize>,
     /// The name, where the text spells it with an escape.
     unescaped: Option<Box<str>>,
@@ -50,10 +50,14 @@ impl Fields {
 
     /// Reads what [`Fields::text`] wrote, and parses none of it. If that was edited since, it is
     /// read as any other text is; but values between which nothing was changed are believed.
-    pub(crate) fn from_stored(json: &str) -> serde_json::Result<Fields> {
-        match Fields::as_it_stands(json) {
-            Some(fields) => Ok(fields),
-            None => Fields::parse(json),
+    pub(crate) fn from_stored(json: String) -> serde_json::Result<Fields> {
+        match Fields::as_they_stand(&json) {
+            Some((places, heads)) => Ok(Fields(Arc::new(Text {
+                json,
+                places,
+                heads,
+            }))),
+            None => Fields::parse(&json),
         }
     }
 
@@ -75,27 +79,27 @@ impl Fields {
     }
 
     /// `None` where the names are not in order, or anything stands between names and values.
-    fn as_it_stands(json: &str) -> Option<Fields> {
+    fn as_they_stand(json: &str) -> Option<(Vec<Place>, Vec<u64>)> {
         let Members(members) = serde_json::from_str(json).ok()?;
         if !members.is_sorted_by(|(one, _), (other, _)| one < other) {
             return None;
         }
         let mut places = Vec::with_capacity(members.len());
+        let mut heads = Vec::with_capacity(members.len());
         let mut end = 0;
         for (name, value) in members {
+            heads.push(head(name));
             let start = end + r#"{""#.len();
             let value_start = start + name.len() + r#"":"#.len();
             end = value_start + value.len();
             places.push(Place {
-                head: head(name),
                 name: start..start + name.len(),
                 unescaped: None,
                 value: value_start..end,
                 parsed: OnceLock::new(),
             });
         }
-        let json = (json.len() == end.max(1) + 1).then(|| json.to_owned())?;
-        Some(Fields(Arc::new(Text { json, places })))
+        (json.len() == end.max(1) + 1).then_some((places, heads))
     }
 
     /// The text: compact JSON with sorted names.
@@ -182,13 +186,15 @@ impl Fields {
     }
 
     fn place(&self, name: &str) -> Option<&Place> {
-        let head = head(name);
-        let is_there = |place: &Place| {
-            let heads = place.head.cmp(&head);
-            heads.then_with(|| place.name(&self.0).cmp(name))
-        };
-        let places = &self.0.places;
-        places.get(places.binary_search_by(is_there).ok()?)
+        let (head, text) = (head(name), &self.0);
+        let first = text.heads.partition_point(|other| *other < head);
+        let alike = text
+            .heads
+            .get(first..)?
+            .partition_point(|other| *other == head);
+        let alike = text.places.get(first..first + alike)?;
+        let found = alike.binary_search_by(|place| place.name(text).cmp(name));
+        alike.get(found.ok()?)
     }
 }
 
@@ -262,7 +268,7 @@ impl Serialize for Fields {
 impl<'de> Deserialize<'de> for Fields {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Fields, D::Error> {
         let raw = <&RawValue>::deserialize(deserializer)?;
-        Fields::from_stored(raw.get()).map_err(de::Error::custom)
+        Fields::from_stored(raw.get().to_owned()).map_err(de::Error::custom)
     }
 }
 
@@ -270,6 +276,7 @@ impl<'de> Deserialize<'de> for Fields {
 struct Draft {
     json: Vec<u8>,
     places: Vec<Place>,
+    heads: Vec<u64>,
 }
 
 impl Draft {
@@ -280,6 +287,7 @@ impl Draft {
         Draft {
             json,
             places: Vec::with_capacity(fields),
+            heads: Vec::with_capacity(fields),
         }
     }
 
@@ -309,8 +317,8 @@ impl Draft {
         self.json.push(b':');
         let start = self.json.len();
         let parsed = write(&mut self.json);
+        self.heads.push(head(name));
         self.places.push(Place {
-            head: head(name),
             unescaped: (written.len() != name.len()).then(|| name.into()),
             name: written,
             value: start..self.json.len(),
@@ -323,6 +331,7 @@ impl Draft {
         Fields(Arc::new(Text {
             json: canonical::into_text(self.json),
             places: self.places,
+            heads: self.heads,
         }))
     }
 }

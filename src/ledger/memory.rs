@@ -40,7 +40,7 @@ impl Kept {
     fn new(state: &Mirrored) -> Self {
         let key = state.key().clone();
         let mirrored =
-            Mirrored::from_stored(key, &state.to_stored()).expect("what was just written");
+            Mirrored::from_stored(key, state.to_stored()).expect("what was just written");
         let object = mirrored.object();
         Self { mirrored, object }
     }

@@ -91,17 +91,17 @@ impl Mirrored {
     }
 
     /// The reverse of [`Mirrored::to_stored`].
-    pub fn from_stored(key: Key, stored: &Stored) -> Result<Mirrored, Unreadable> {
-        let body = Fields::from_stored(&stored.body)?;
+    pub fn from_stored(key: Key, stored: Stored) -> Result<Mirrored, Unreadable> {
         let evidence = match &stored.evidence {
             Some(evidence) => serde_json::from_str(evidence)?,
             None => Evidence {
                 created: None,
-                winner: plain(stored),
+                winner: plain(&stored),
                 filled: Vec::new(),
                 others: Vec::new(),
             },
         };
+        let body = Fields::from_stored(stored.body)?;
         let mut sightings: Vec<_> = evidence
             .others
             .into_iter()

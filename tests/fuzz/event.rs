@@ -37,7 +37,7 @@ pub fn event(data: &[u8]) {
     let mirrored = Mirrored::of(observation.clone());
     let stored = mirrored.to_stored();
     assert_eq!(sanitize(&stored.body), stored.body);
-    let read = Mirrored::from_stored(mirrored.key().clone(), &stored);
+    let read = Mirrored::from_stored(mirrored.key().clone(), stored);
     assert_eq!(read.expect("what was stored can be read"), mirrored);
     world::deliver(&mut world::empty(), vec![observation]);
 }

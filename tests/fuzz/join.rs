@@ -52,7 +52,7 @@ fn any_order(u: &mut Unstructured<'_>) -> Result<()> {
 
 fn through_the_table(one: Mirrored, other: Mirrored) -> Mirrored {
     let joined = one.join(other);
-    let read = Mirrored::from_stored(joined.key().clone(), &joined.to_stored());
+    let read = Mirrored::from_stored(joined.key().clone(), joined.to_stored());
     let read = read.expect("what was stored can be read");
     assert_eq!(read, joined);
     read

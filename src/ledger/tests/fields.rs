@@ -102,7 +102,7 @@ fn a_row_that_somebody_edited_can_be_read() {
             body: edited.into(),
             ..stored.clone()
         };
-        let read = Mirrored::from_stored(key.clone(), &edited).expect("JSON");
+        let read = Mirrored::from_stored(key.clone(), edited).expect("JSON");
         assert_eq!(read, mirrored);
         assert_eq!(read.to_stored(), stored);
     }
@@ -117,7 +117,7 @@ fn a_row_that_somebody_edited_can_be_read() {
             body: unreadable.into(),
             ..stored.clone()
         };
-        assert!(Mirrored::from_stored(key.clone(), &edited).is_err());
+        assert!(Mirrored::from_stored(key.clone(), edited).is_err());
     }
 }
 
@@ -133,7 +133,7 @@ fn a_number_beyond_rusts_in_a_row_says_nothing() {
         deleted: false,
         evidence: None,
     };
-    let read = Mirrored::from_stored(key, &stored).expect("JSON");
+    let read = Mirrored::from_stored(key, stored.clone()).expect("JSON");
     assert_eq!(read.object().body["metadata"], Value::Null);
     assert_eq!(read.to_stored(), stored);
 }
@@ -203,7 +203,7 @@ proptest! {
             let mirrored = Mirrored::of(observation.expect("a key"));
             let stored = mirrored.to_stored();
             prop_assert_eq!(&stored.body, &expected);
-            let read = Mirrored::from_stored(mirrored.key().clone(), &stored);
+            let read = Mirrored::from_stored(mirrored.key().clone(), stored.clone());
             prop_assert_eq!(read.expect("what was stored can be read"), mirrored);
         }
     }

@@ -123,7 +123,7 @@ fn join(observations: &[Observation]) -> Result<BTreeMap<Key, Stored>, Trouble> 
         let mut object = Mirrored::of(observation.clone());
         let key = object.key().clone();
         if let Some(stored) = kept.get(&key) {
-            object = Mirrored::from_stored(key.clone(), stored)?.join(object);
+            object = Mirrored::from_stored(key.clone(), stored.clone())?.join(object);
         }
         kept.insert(key, object.to_stored());
     }

@@ -832,10 +832,10 @@ fn evidence_that_is_not_ours_is_refused() {
     let key = mirrored.object().key;
     let mut stored = mirrored.to_stored();
     stored.evidence = Some(r#"{"winner": 1}"#.into());
-    assert!(Mirrored::from_stored(key.clone(), &stored).is_err());
+    assert!(Mirrored::from_stored(key.clone(), stored.clone()).is_err());
     stored.body = "[]".into();
     stored.evidence = None;
-    assert!(Mirrored::from_stored(key, &stored).is_err());
+    assert!(Mirrored::from_stored(key, stored).is_err());
 }
 
 /// Version 0.1.0 kept none beside whole bodies.
@@ -853,7 +853,7 @@ fn evidence_without_summaries_is_read() {
         assert!(summary.is_some(), "so that nothing is computed twice");
     }
     stored.evidence = Some(evidence.to_string());
-    let read = Mirrored::from_stored(mirrored.key().clone(), &stored);
+    let read = Mirrored::from_stored(mirrored.key().clone(), stored);
     assert_eq!(read.expect("what was stored can be read"), mirrored);
 }
 

@@ -57,7 +57,7 @@ fn a_thousand_updates_in_one_second_take_less_than_two() {
                 .as_ref()
                 .is_none_or(|evidence| evidence.len() < 8_000)
         );
-        joined = Mirrored::from_stored(joined.key().clone(), &stored)
+        joined = Mirrored::from_stored(joined.key().clone(), stored)
             .expect("what was stored can be read")
             .join(update);
     }

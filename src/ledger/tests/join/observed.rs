@@ -71,7 +71,7 @@ pub fn join(observations: &[Observation]) -> Mirrored {
 pub fn through_the_table(mirrored: &Mirrored) -> Mirrored {
     let stored = mirrored.to_stored();
     let key = mirrored.object().key;
-    let back = Mirrored::from_stored(key, &stored).expect("what was stored can be read");
+    let back = Mirrored::from_stored(key, stored.clone()).expect("what was stored can be read");
     assert_eq!(&back, mirrored, "{stored:#?}");
     back
 }
