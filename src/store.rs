@@ -276,20 +276,29 @@ impl Store for Tables {
             }
             Ok(())
         };
+        let mut by_link: BTreeMap<Link, Vec<_>> = BTreeMap::new();
         for (link, id) in linked {
             let values = [self.environment.as_str().into(), id.as_str().into()];
-            by_link(*link).rows(&values, &mut add)?;
+            by_link.entry(*link).or_default().push(values);
         }
+        for (link, lists) in by_link {
+            linking(link).rows_of_each(&lists, &mut add)?;
+        }
+        let mut unread = Vec::new();
         for key in keys {
-            if found.contains_key(key) {
-                continue;
+            match known.get(key) {
+                _ if found.contains_key(key) => {}
+                Some(known) => {
+                    found.insert(key.clone(), known.clone());
+                }
+                None => unread.push(self.object_key(key)),
             }
-            let object = match known.get(key) {
-                Some(known) => Some(known.clone()),
-                None => OBJECT.first(&self.object_key(key), known_of)?,
-            };
-            found.extend(object.map(|object| (key.clone(), object)));
         }
+        let read = OBJECT.rows_of_each(&unread, known_of)?;
+        found.extend(
+            read.into_iter()
+                .map(|known| (known.object.key.clone(), known)),
+        );
         Ok(found.into_values().collect())
     }
 
@@ -301,16 +310,19 @@ impl Store for Tables {
             values,
         } in questions
         {
-            let lookup = finding(table, &[column]);
             let kind = column_type(table, column)?;
-            for value in values {
-                let values = [self.environment.as_str().into(), argument(kind, value)?];
-                for row in lookup.rows(&values, |row| cells(table, row))? {
-                    if !found.contains(&row) {
-                        found.push(row);
-                    }
-                }
+            let lists = values.iter().map(|value| {
+                let environment = self.environment.as_str();
+                Ok([environment.into(), argument(kind, value)?])
+            });
+            let lists: Vec<_> = lists.collect::<Result<_, Failure>>()?;
+            let lookup = finding(table, &[column]);
+            let mut rows = lookup.rows_of_each(&lists, |row| cells(table, row))?;
+            // Another question may have found them, by another column.
+            if found.iter().any(|row| row.table == *table) {
+                rows.retain(|row| !found.contains(row));
             }
+            found.append(&mut rows);
         }
         Ok(found)
     }
@@ -476,7 +488,7 @@ static OBJECT: LazyLock<Lookup> =
     LazyLock::new(|| Lookup::new("stripe_objects", MIRRORED, OBJECT_KEY));
 
 /// Objects by what they name.
-fn by_link(link: Link) -> &'static Lookup {
+fn linking(link: Link) -> &'static Lookup {
     static LOOKUPS: Mutex<BTreeMap<Link, &'static Lookup>> = Mutex::new(BTreeMap::new());
     let mut lookups = LOOKUPS.lock().unwrap_or_else(PoisonError::into_inner);
     lookups.entry(link).or_insert_with(|| {

@@ -11,7 +11,7 @@ use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::pg_sys::{self, Oid};
 use std::ffi::CString;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::{ptr, slice, thread};
 
 /// Finds the rows of a table of schema `payments` in which some columns have given values.
@@ -22,7 +22,7 @@ pub struct Lookup {
     table: CString,
     wanted: Vec<CString>,
     given: Vec<CString>,
-    places: Mutex<Option<Places>>,
+    places: Mutex<Option<Arc<Places>>>,
 }
 
 impl Lookup {
@@ -52,13 +52,30 @@ impl Lookup {
     pub fn rows<T>(
         &self,
         values: &[DatumWithOid],
+        read: impl FnMut(&Row<'_>) -> Result<T, Failure>,
+    ) -> Result<Vec<T>, Failure> {
+        self.rows_of_each(&[values], read)
+    }
+
+    /// Reads all rows that have the first of several lists of values, then those that have the
+    /// second, and so on.
+    pub fn rows_of_each<'v, T>(
+        &self,
+        lists: &[impl AsRef<[DatumWithOid<'v>]>],
         mut read: impl FnMut(&Row<'_>) -> Result<T, Failure>,
     ) -> Result<Vec<T>, Failure> {
+        if lists.is_empty() {
+            return Ok(Vec::new());
+        }
         let table = Table::open(&self.table, pg_sys::AccessShareLock)?;
-        let mut scan = self.scan(&table, values)?;
+        let places = self.places(&table)?;
+        let snapshot = Snapshot::of_now(&places);
         let mut found = Vec::new();
-        while let Some(tuple) = scan.next() {
-            found.push(read(&scan.row(tuple))?);
+        for values in lists {
+            let mut scan = Scan::begin(&table, &places, &snapshot, values.as_ref())?;
+            while let Some(tuple) = scan.next() {
+                found.push(read(&scan.row(tuple))?);
+            }
         }
         Ok(found)
     }
@@ -79,7 +96,9 @@ impl Lookup {
         read: impl FnOnce(&Row<'_>) -> Result<T, Failure>,
     ) -> Result<Option<T>, Failure> {
         let table = Table::open(&self.table, pg_sys::RowShareLock)?;
-        let mut scan = self.scan(&table, values)?;
+        let places = self.places(&table)?;
+        let snapshot = Snapshot::of_now(&places);
+        let mut scan = Scan::begin(&table, &places, &snapshot, values)?;
         let Some(tuple) = scan.next() else {
             return Ok(None);
         };
@@ -90,14 +109,13 @@ impl Lookup {
         }
     }
 
-    fn scan<'t>(&self, table: &'t Table, values: &[DatumWithOid]) -> Result<Scan<'t>, Failure> {
+    fn places(&self, table: &Table) -> Result<Arc<Places>, Failure> {
         let mut known = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         let places = match known.take() {
             Some(places) if places.hold(table, &self.wanted, &self.given) => places,
-            _ => Places::find(table, &self.wanted, &self.given)?,
+            _ => Arc::new(Places::find(table, &self.wanted, &self.given)?),
         };
-        let places = known.insert(places);
-        Scan::begin(table, places, values)
+        Ok(known.insert(places).clone())
     }
 }
 
@@ -234,18 +252,46 @@ impl Drop for Index {
     }
 }
 
+/// What is committed by a moment.
+struct Snapshot(pg_sys::Snapshot);
+
+impl Snapshot {
+    /// By now. An index that is made anew while we wait for it may not find what was there before:
+    /// so it is locked first.
+    fn of_now(places: &Places) -> Snapshot {
+        // SAFETY: within a transaction; what is registered is given back when this is dropped.
+        unsafe {
+            if let Some(index) = places.index {
+                pg_sys::LockRelationOid(index, pg_sys::AccessShareLock as i32);
+            }
+            pg_sys::CommandCounterIncrement();
+            Snapshot(pg_sys::RegisterSnapshot(pg_sys::GetTransactionSnapshot()))
+        }
+    }
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            // SAFETY: registered when this was made.
+            unsafe { pg_sys::UnregisterSnapshot(self.0) };
+        }
+    }
+}
+
 /// A search that has begun.
 struct Scan<'t> {
     table: &'t Table,
-    snapshot: pg_sys::Snapshot,
+    places: &'t Places,
+    snapshot: &'t Snapshot,
     scan: pg_sys::SysScanDesc,
-    wanted: Vec<Column>,
 }
 
 impl<'t> Scan<'t> {
     fn begin(
         table: &'t Table,
-        places: &Places,
+        places: &'t Places,
+        snapshot: &'t Snapshot,
         values: &[DatumWithOid],
     ) -> Result<Scan<'t>, Failure> {
         let mut keys = Vec::with_capacity(values.len());
@@ -271,31 +317,23 @@ impl<'t> Scan<'t> {
             }
             keys.push(key);
         }
-        // An index that is made anew while we wait for it may not find what was there before: so
-        // the snapshot is taken when it is locked.
-        // SAFETY: within a transaction; a column of the index for each key; what is taken here is
-        // given back when this is dropped.
-        unsafe {
-            if let Some(index) = places.index {
-                pg_sys::LockRelationOid(index, pg_sys::AccessShareLock as i32);
-            }
-            pg_sys::CommandCounterIncrement();
-            let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetTransactionSnapshot());
-            let scan = pg_sys::systable_beginscan(
+        // SAFETY: a column of the index for each key; ended when this is dropped.
+        let scan = unsafe {
+            pg_sys::systable_beginscan(
                 table.relation,
                 places.index.unwrap_or(Oid::INVALID),
                 places.index.is_some(),
-                snapshot,
+                snapshot.0,
                 keys.len() as i32,
                 keys.as_mut_ptr(),
-            );
-            Ok(Scan {
-                table,
-                snapshot,
-                scan,
-                wanted: places.wanted.clone(),
-            })
-        }
+            )
+        };
+        Ok(Scan {
+            table,
+            places,
+            snapshot,
+            scan,
+        })
     }
 
     /// The next row, which is there until the next is asked for.
@@ -306,7 +344,7 @@ impl<'t> Scan<'t> {
     }
 
     fn row<'s>(&'s self, tuple: pg_sys::HeapTuple) -> Row<'s> {
-        let columns = self.wanted.iter().map(|column| column.place);
+        let columns = self.places.wanted.iter().map(|column| column.place);
         // SAFETY: a row of the table, there while the caller reads it.
         unsafe { Row::part(tuple, self.table.description(), columns) }
     }
@@ -315,11 +353,8 @@ impl<'t> Scan<'t> {
 impl Drop for Scan<'_> {
     fn drop(&mut self) {
         if !thread::panicking() {
-            // SAFETY: as above.
-            unsafe {
-                pg_sys::systable_endscan(self.scan);
-                pg_sys::UnregisterSnapshot(self.snapshot);
-            }
+            // SAFETY: begun when this was made.
+            unsafe { pg_sys::systable_endscan(self.scan) };
         }
     }
 }
@@ -349,7 +384,7 @@ impl Slot {
                 lock(
                     relation,
                     &mut (*tuple).t_self,
-                    scan.snapshot,
+                    scan.snapshot.0,
                     self.0,
                     command,
                     pg_sys::LockTupleMode::LockTupleExclusive,
