@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 
 import psycopg
@@ -210,3 +211,28 @@ def test_a_row_that_somebody_is_changing_is_waited_for_and_written_after(shop, p
         postman.deliver(body)
     payment = "select amount_refunded from payments.payment_history where type = 'one_time_payment'"
     assert shop.db.value(payment) == 500
+
+
+def test_a_wait_for_somebodys_row_can_be_cancelled(shop, postman, story):
+    """For the row of an object, for one that is computed from it, and for an event that a twin is recording."""
+    refund = next(body for body in story if json.loads(body)["type"] == "charge.refunded")
+    assert "failed" not in delivered(postman, [body for body in story if "refund" not in json.loads(body)["type"]])
+    for held in (
+        "update payments.stripe_objects set due = due",
+        "update payments.payment_history set description = 'mine'",
+        "insert into payments.webhook_events (environment, stripe_event_id) values ('test', %(event)s)",
+    ):
+        with shop.db.connect(autocommit=False) as holder, shop.db.connect() as connection:
+            holder.execute(held, {"event": json.loads(refund)["id"]})
+            connection.execute("set statement_timeout = '300ms'")
+            role = connection.execute("select current_user").fetchone()
+            for _ in range(3):
+                with pytest.raises(psycopg.errors.QueryCanceled):
+                    postman.deliver(refund, connection=connection)
+            assert connection.execute("select current_user").fetchone() == role
+            assert connection.execute("select count(*) from payments.status()").fetchone() == (2,)
+            holder.rollback()
+            connection.execute("set statement_timeout = 0")
+            connection.execute("begin")
+            assert postman.deliver(refund, connection=connection).status == "processed"
+            connection.execute("rollback")
