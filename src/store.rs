@@ -550,18 +550,23 @@ fn statement(
         .or_insert_with(|| Statement::composed(sql()).leak())
 }
 
-/// Every column is in the SET list, so that an `UPDATE OF` trigger fires.
+/// Every column is in the SET list, so that an `UPDATE OF` trigger fires. What is kept is set to
+/// itself: somebody may have changed it since the row was read.
 fn updating(table: &'static Table) -> &'static Statement {
     statement(table, Purpose::Update, || {
+        let is_set = |(column, place): (&Column, i32)| format!("{} = ${place}", column.name);
         let columns = table.columns.iter().zip(1..);
         let sets = columns.filter(|(column, _)| !table.key.contains(&column.name));
+        let sets = sets.map(|(column, place)| match table.kept.contains(&column.name) {
+            true => format!("{name} = {name}", name = column.name),
+            false => is_set((column, place)),
+        });
         let keys = table.columns.iter().zip(1..);
         let keys = keys.filter(|(column, _)| table.key.contains(&column.name));
-        let is_set = |(column, place): (&Column, i32)| format!("{} = ${place}", column.name);
         format!(
             "update payments.{table} set {sets} where {keys}",
             table = table.name,
-            sets = join(sets.map(is_set)),
+            sets = join(sets),
             keys = all(keys.map(is_set)),
         )
     })

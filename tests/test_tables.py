@@ -213,6 +213,23 @@ def test_a_row_that_somebody_is_changing_is_waited_for_and_written_after(shop, p
     assert shop.db.value(payment) == 500
 
 
+def test_what_a_caller_asked_for_is_kept_though_it_is_changed_meanwhile(shop, postman, story):
+    """The table has a trigger of ours, so that a statement writes it."""
+    completed = next(body for body in story if json.loads(body)["type"] == "checkout.session.completed")
+    outcome = []
+    with shop.db.connect(autocommit=False) as connection:
+        connection.execute("update payments.checkout_sessions set customer_email = 'new@example.com'")
+        delivery = threading.Thread(target=lambda: outcome.append(postman.deliver(completed).status))
+        delivery.start()
+        delivery.join(0.5)
+        assert delivery.is_alive()
+        connection.commit()
+        delivery.join(10)
+    assert outcome == ["processed"]
+    row = "select status, customer_email from payments.checkout_sessions where status = 'completed'"
+    assert shop.db.execute(row).fetchone() == ("completed", "new@example.com")
+
+
 def test_a_wait_for_somebodys_row_can_be_cancelled(shop, postman, story):
     """For the row of an object, for one that is computed from it, and for an event that a twin is recording."""
     refund = next(body for body in story if json.loads(body)["type"] == "charge.refunded")
