@@ -472,20 +472,9 @@ const OBJECT_KEY: [&str; 3] = ["environment", "object_type", "object_id"];
 
 static OBJECT_WRITER: LazyLock<Writer> = LazyLock::new(|| Writer::new("stripe_objects", OBJECTS));
 
-/// The columns of the mirror that are read.
-const MIRRORED: [&str; 7] = [
-    "object_type",
-    "object_id",
-    "body",
-    "as_of",
-    "deleted",
-    "evidence",
-    "due",
-];
-
 /// An object by its key.
 static OBJECT: LazyLock<Lookup> =
-    LazyLock::new(|| Lookup::new("stripe_objects", MIRRORED, OBJECT_KEY));
+    LazyLock::new(|| Lookup::new("stripe_objects", OBJECTS, OBJECT_KEY));
 
 /// Objects by what they name.
 fn linking(link: Link) -> &'static Lookup {
@@ -493,24 +482,25 @@ fn linking(link: Link) -> &'static Lookup {
     let mut lookups = LOOKUPS.lock().unwrap_or_else(PoisonError::into_inner);
     lookups.entry(link).or_insert_with(|| {
         let given = ["environment", link.column()];
-        Lookup::new("stripe_objects", MIRRORED, given).leak()
+        Lookup::new("stripe_objects", OBJECTS, given).leak()
     })
 }
 
+/// A row of the mirror, as [`OBJECTS`] has it.
 fn mirrored(row: &spi::Row) -> Result<(Mirrored, Option<String>), Failure> {
     let key = key_of(row)?;
     let stored = Stored {
-        body: row.required_text(3)?,
-        as_of: microseconds(row.required(4)?) / 1_000_000,
-        deleted: row.required(5)?,
-        evidence: row.text(6)?,
+        body: row.required_text(4)?,
+        as_of: microseconds(row.required(5)?) / 1_000_000,
+        deleted: row.required(6)?,
+        evidence: row.text(7)?,
     };
     let state = Mirrored::from_stored(key, stored).map_err(|error| {
         Failure::internal(format!(
             "a row of payments.stripe_objects cannot be read: {error}"
         ))
     })?;
-    Ok((state, row.text(7)?))
+    Ok((state, row.text(12)?))
 }
 
 fn known_of(row: &spi::Row) -> Result<Known, Failure> {
@@ -521,8 +511,8 @@ fn known_of(row: &spi::Row) -> Result<Known, Failure> {
 
 fn key_of(row: &spi::Row) -> Result<Key, Failure> {
     Ok(Key {
-        object_type: row.required_text(1)?,
-        id: row.required_text(2)?,
+        object_type: row.required_text(2)?,
+        id: row.required_text(3)?,
     })
 }
 
