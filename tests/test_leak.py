@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -22,6 +23,9 @@ from network import Staller
 from shop import Shop
 
 CALLS = int(os.environ.get("PAYMENTS_CALLS", "2000"))
+# A backend is as big as it is at its smallest within so many calls: where autovacuum makes its plans stale,
+# it holds a megabyte more for a hundred of them.
+WINDOW = 200
 
 pytestmark = [
     pytest.mark.timeout(300 + CALLS // 5),
@@ -160,17 +164,21 @@ class Calls:
 
 def test_a_backend_does_not_grow(shop, capsys):
     shop.db.execute(APP)
-    marks = [mark for mark in (CALLS // 100, CALLS // 10, CALLS) if mark >= 200]
+    marks = [mark for mark in (CALLS // 100, CALLS // 5, CALLS) if mark >= 2 * WINDOW]
     sizes: list[tuple[int, int]] = []
+    least = sys.maxsize
     began = time.monotonic()
     with Staller(b"HTTP/1.1 200 OK\r\n") as stalling:
         calls = Calls(shop, stalling)
         pid = calls.connection.info.backend_pid
         for done, call in zip(range(1, CALLS + 1), itertools.cycle(calls.all)):
             call()
+            if any(mark - WINDOW < done <= mark for mark in marks):
+                least = min(least, resident(pid))
             if done in marks:
                 memory = calls.connection.execute(MEMORY).fetchone()
-                sizes.append((resident(pid), memory.kilobytes))
+                sizes.append((least, memory.kilobytes))
+                least = sys.maxsize
                 with capsys.disabled():
                     print(
                         f"\nafter {done} calls, {time.monotonic() - began:.0f} s: {sizes[-1][0]} kB resident,"
