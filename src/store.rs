@@ -8,8 +8,8 @@ use crate::postgres::writer::{Writer, Written};
 use crate::postgres::{lock, settings};
 use crate::proof;
 use ledger::{
-    Cell, Column, Due, Find, Key, Known, Link, Links, Lock, Mark, Merged, Mirrored, Object, Row,
-    Scope, Store, Stored, Table, Type,
+    Cell, Column, Due, Find, Key, Known, Link, Lock, Mark, Merged, Mirrored, Object, Row, Scope,
+    Store, Stored, Table, Type,
 };
 use pgrx::Uuid;
 use pgrx::datum::{DatumWithOid, JsonString, TimestampWithTimeZone};
@@ -201,9 +201,8 @@ impl Tables {
         due: Option<&str>,
     ) -> Result<[DatumWithOid<'static>; 12], Failure> {
         let stored = state.to_stored();
-        let links = Links::of(object);
         let [payment_intent, charge, invoice, subscription] =
-            links.columns().map(|(_, id)| DatumWithOid::from(id));
+            object.links.columns().map(|(_, id)| DatumWithOid::from(id));
         let [environment, object_type, id] = self.object_key(state.key());
         Ok([
             environment,

@@ -27,7 +27,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::embedded::split;
 use crate::ids::{Ids, key};
-use crate::links::Links;
 use crate::locking;
 use crate::mirror::{Mirrored, Object};
 use crate::observation::{Key, Observation};
@@ -338,8 +337,8 @@ impl<'s, S: Store> Run<'s, S> {
                 self.tasks.subscriptions.insert(object.key.id.clone());
             }
             "subscription_item" => {
-                let links = Links::of(object);
-                self.tasks.subscriptions.extend(links.subscription);
+                let subscription = object.links.subscription.clone();
+                self.tasks.subscriptions.extend(subscription);
             }
             "payment_intent"
             | "charge"
@@ -444,7 +443,7 @@ impl<'s, S: Store> Run<'s, S> {
         let texts = |ids: BTreeSet<String>| ids.into_iter().map(Cell::Text);
         let customers = subscriptions
             .iter()
-            .filter_map(|s| Links::of(s).customer)
+            .filter_map(|s| s.links.customer.clone())
             .collect();
         let rows = self.find_rows(&[
             question::<Subscription>("stripe_subscription_id", texts(ids.clone())),
@@ -603,8 +602,12 @@ impl<'s, S: Store> Run<'s, S> {
     fn payments(&mut self, seeds: Ids) -> Step<(), S> {
         let objects = self.closure(seeds)?;
         let group = Group::new(objects.values());
-        let links = || group.members().map(|member| &member.links);
-        self.need(group.members().flat_map(locking::reading))?;
+        let links = || group.members().map(|member| member.links);
+        self.need(
+            group
+                .members()
+                .flat_map(|member| locking::reading(member.object)),
+        )?;
         let rows = links().filter_map(|links| links.session_row);
         let subscriptions = links().filter_map(|links| links.subscription.clone());
         let customers = links().filter_map(|links| links.customer.clone());

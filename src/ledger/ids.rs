@@ -18,10 +18,10 @@ pub(crate) struct Ids {
 }
 
 impl Ids {
-    pub fn named_by(&mut self, links: Links) {
-        self.intents.extend(links.payment_intent);
-        self.charges.extend(links.charge);
-        self.invoices.extend(links.invoice);
+    fn named_by(&mut self, links: &Links) {
+        self.intents.extend(links.payment_intent.clone());
+        self.charges.extend(links.charge.clone());
+        self.invoices.extend(links.invoice.clone());
     }
 
     pub fn add(&mut self, object: &Object) {
@@ -32,7 +32,7 @@ impl Ids {
             "invoice" => self.invoices.insert(id),
             _ => self.others.insert(object.key.clone()),
         };
-        self.named_by(Links::of(object));
+        self.named_by(&object.links);
     }
 
     pub fn without(&self, seen: &Self) -> Self {

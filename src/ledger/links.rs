@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::body::Body;
 use crate::fields::Fields;
-use crate::mirror::Object;
+use crate::observation::Key;
 
 /// A column of the mirror by which objects of one group find each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,12 +55,8 @@ pub const SESSION_ROW: &str = "payments_checkout_session_id";
 impl Links {
     /// What an object names. Types that no payment or subscription is made of name nothing, so
     /// that an invoice of a thousand items does not drag them all into its group.
-    pub fn of(object: &Object) -> Self {
-        Self::read(&object.key.object_type, &object.key.id, &object.body)
-    }
-
-    fn read(object_type: &str, id: &str, body: &Fields) -> Self {
-        let body = Body::Whole(body);
+    pub(crate) fn of(key: &Key, body: &Fields) -> Self {
+        let (body, id) = (Body::Whole(body), key.id.as_str());
         let customer = body.id("customer").or_else(|| body.id("customer_account"));
         let session_row = body.map("metadata").and_then(row_named_in);
         let own = Self {
@@ -68,7 +64,7 @@ impl Links {
             session_row,
             ..Self::default()
         };
-        match object_type {
+        match key.object_type.as_str() {
             "payment_intent" => Self {
                 charge: body
                     .id("latest_charge")

@@ -1,18 +1,13 @@
 //! Which locks an object needs.
 
-use crate::links::Links;
 use crate::mirror::Object;
 use crate::observation::Key;
-use crate::projections::group::Member;
 use crate::projections::subscription;
 use crate::store::{Lock, Scope};
 
 /// The locks that whoever writes an object needs: its own and those of what it names.
 pub(crate) fn writing(object: &Object) -> Vec<Lock> {
-    naming(object, Links::of(object))
-}
-
-fn naming(object: &Object, links: Links) -> Vec<Lock> {
+    let links = &object.links;
     let object_type = object.key.object_type.as_str();
     let sells = object_type == "checkout.session";
     // The others only ask whose the subscription, or the customer, is.
@@ -25,15 +20,21 @@ fn naming(object: &Object, links: Links) -> Vec<Lock> {
             .map(|row| lock(Scope::Session(row), sells)),
         links
             .subscription
+            .clone()
             .map(|id| lock(Scope::Subscription(id), changes_subscription)),
         links
             .customer
+            .clone()
             .map(|id| lock(Scope::Customer(id), maps_customer)),
-        links.invoice.map(|id| lock(Scope::Invoice(id), true)),
+        links
+            .invoice
+            .clone()
+            .map(|id| lock(Scope::Invoice(id), true)),
         links
             .payment_intent
+            .clone()
             .map(|id| lock(Scope::PaymentIntent(id), true)),
-        links.charge.map(|id| lock(Scope::Charge(id), true)),
+        links.charge.clone().map(|id| lock(Scope::Charge(id), true)),
     ];
     own(&object.key)
         .into_iter()
@@ -43,8 +44,8 @@ fn naming(object: &Object, links: Links) -> Vec<Lock> {
 
 /// The locks that whoever projects payments from an object needs. Of subscriptions, customers and
 /// sessions it is only asked whose the payment is.
-pub(crate) fn reading(member: &Member) -> Vec<Lock> {
-    let mut locks = naming(member.object, member.links.clone());
+pub(crate) fn reading(object: &Object) -> Vec<Lock> {
+    let mut locks = writing(object);
     for lock in &mut locks {
         let of_payment = matches!(
             lock.scope,

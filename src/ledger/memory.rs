@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::links::{Link, Links};
+use crate::links::Link;
 use crate::mirror::{Mirrored, Object};
 use crate::observation::Key;
 use crate::rows::Projected;
@@ -124,7 +124,7 @@ impl Memory {
     }
 
     fn link(&mut self, object: &Object) {
-        for (link, id) in Links::of(object).columns() {
+        for (link, id) in object.links.columns() {
             if let Some(id) = id {
                 let keys = self.links.entry((link, id.to_owned())).or_default();
                 keys.insert(object.key.clone());
@@ -133,7 +133,7 @@ impl Memory {
     }
 
     fn unlink(&mut self, object: &Object) {
-        for (link, id) in Links::of(object).columns() {
+        for (link, id) in object.links.columns() {
             if let Some(keys) = id.and_then(|id| self.links.get_mut(&(link, id.to_owned()))) {
                 keys.remove(&object.key);
             }

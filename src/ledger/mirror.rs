@@ -24,6 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::canonical::Digest;
 use crate::fields::Fields;
+use crate::links::Links;
 use crate::observation::{Key, Mark, Observation};
 use crate::second::{LIMIT, settle};
 use crate::sighting::Sighting;
@@ -55,6 +56,8 @@ pub struct Object {
     pub as_of: i64,
     /// Stripe's `created` of this incarnation, in Unix seconds.
     pub created: Option<i64>,
+    /// The objects that it names.
+    pub links: Links,
     /// Whether the object is gone. Only a later incarnation brings it back.
     pub deleted: bool,
     /// Whether Stripe must be asked: several states of one second, and nothing to order them but
@@ -125,6 +128,7 @@ impl Mirrored {
             key: self.key.clone(),
             as_of: resolved.winner().second,
             created: self.created,
+            links: Links::of(&self.key, &resolved.body),
             deleted: resolved.winner().gone,
             undecided: resolved.undecided,
             body: resolved.body,

@@ -5,14 +5,13 @@ use uuid::Uuid;
 
 use super::{body, created, own_metadata};
 use crate::body::Body;
-use crate::links::Links;
 use crate::mirror::Object;
 use crate::rows::CheckoutSession;
 
 /// The row of ours that a session names, if it names one at all. Payment Links and other
 /// people's sessions do not: they are mirrored and no more.
 pub(crate) fn row_of(session: &Object) -> Option<Uuid> {
-    Links::of(session).session_row
+    session.links.session_row
 }
 
 /// The session's row: what was asked for, from the row that is there, and what became of it.
@@ -31,7 +30,7 @@ pub(crate) fn checkout_session(
         Some(row) => Some(row).filter(|row| is_its_session(row, session))?,
         None => asked_for(environment, session, authentic)?,
     };
-    let links = Links::of(session);
+    let links = &session.links;
     let status = match body.text("status").as_deref() {
         Some("complete") => "completed",
         Some("expired") => "expired",
@@ -41,9 +40,9 @@ pub(crate) fn checkout_session(
         status: Some(status.to_owned()),
         payment_status: body.text("payment_status"),
         stripe_checkout_session_id: Some(session.key.id.clone()),
-        stripe_customer_id: links.customer,
-        stripe_payment_intent_id: links.payment_intent,
-        stripe_subscription_id: links.subscription,
+        stripe_customer_id: links.customer.clone(),
+        stripe_payment_intent_id: links.payment_intent.clone(),
+        stripe_subscription_id: links.subscription.clone(),
         url: body.text("url").filter(|_| status == "open"),
         last_error: None,
         expires_at: body.time("expires_at"),

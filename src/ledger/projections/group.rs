@@ -13,7 +13,7 @@ use crate::table::Time;
 #[derive(Debug)]
 pub(crate) struct Member<'a> {
     pub object: &'a Object,
-    pub links: Links,
+    pub links: &'a Links,
 }
 
 impl<'a> Member<'a> {
@@ -45,10 +45,10 @@ impl<'a> Member<'a> {
 pub(crate) struct Group<'a> {
     /// Oldest first.
     members: Vec<Member<'a>>,
-    /// Where a member is, by its key.
-    places: BTreeMap<&'a Key, usize>,
+    /// Where a member is, by its type and id.
+    places: BTreeMap<(&'a str, &'a str), usize>,
     /// Where those are that name an object, by their type and what they name.
-    naming: BTreeMap<(String, Link, String), Vec<usize>>,
+    naming: BTreeMap<(&'a str, Link, &'a str), Vec<usize>>,
 }
 
 impl<'a> Group<'a> {
@@ -56,16 +56,17 @@ impl<'a> Group<'a> {
         let mut members: Vec<_> = objects
             .map(|object| Member {
                 object,
-                links: Links::of(object),
+                links: &object.links,
             })
             .collect();
         members.sort_by_key(|member| (member.object.created, &member.object.key));
         let mut group = Self::default();
         for (place, member) in members.iter().enumerate() {
-            group.places.insert(&member.object.key, place);
+            let Key { object_type, id } = &member.object.key;
+            group.places.insert((object_type, id), place);
             for (link, id) in member.links.columns() {
                 let Some(id) = id else { continue };
-                let key = (member.object.key.object_type.clone(), link, id.to_owned());
+                let key = (object_type.as_str(), link, id);
                 group.naming.entry(key).or_default().push(place);
             }
         }
@@ -86,17 +87,15 @@ impl<'a> Group<'a> {
     }
 
     pub fn get(&self, object_type: &str, id: &str) -> Option<&Member<'a>> {
-        let key = Key {
-            object_type: object_type.to_owned(),
-            id: id.to_owned(),
-        };
-        self.members.get(*self.places.get(&key)?)
+        let places: &BTreeMap<(&str, &str), _> = &self.places;
+        self.members.get(*places.get(&(object_type, id))?)
     }
 
     /// The objects of a type that name another, oldest first.
     pub fn naming(&self, object_type: &str, link: Link, id: &str) -> Vec<&Member<'a>> {
-        let key = (object_type.to_owned(), link, id.to_owned());
-        let places = self.naming.get(&key).into_iter().flatten();
+        let naming: &BTreeMap<(&str, Link, &str), _> = &self.naming;
+        let places: Option<&Vec<usize>> = naming.get(&(object_type, link, id));
+        let places = places.into_iter().flatten();
         places
             .filter_map(|place| self.members.get(*place))
             .collect()

@@ -2,7 +2,7 @@
 
 use super::subject::{Owners, Subject};
 use super::{body, created};
-use crate::links::{Links, subscription_metadata};
+use crate::links::subscription_metadata;
 use crate::mirror::Object;
 use crate::rows::Invoice;
 use crate::table::Time;
@@ -10,7 +10,7 @@ use crate::table::Time;
 /// Whom an invoice is for: whom its subscription named when it was made, else whom the
 /// subscription serves, else the customer's only subject.
 pub(crate) fn subject(object: &Object, owners: &Owners) -> Option<Subject> {
-    let links = Links::of(object);
+    let links = &object.links;
     subscription_metadata(body(object))
         .and_then(Subject::in_metadata)
         .or_else(|| owners.of_subscription(links.subscription.as_deref()))
@@ -32,13 +32,13 @@ pub(crate) fn updated(object: &Object) -> Option<Time> {
 
 pub(crate) fn invoice(environment: &str, object: &Object, owners: &Owners) -> Invoice {
     let body = body(object);
-    let links = Links::of(object);
+    let links = &object.links;
     let (subject_type, subject_id) = Subject::columns(subject(object, owners));
     Invoice {
         environment: environment.to_owned(),
         stripe_invoice_id: object.key.id.clone(),
-        stripe_customer_id: links.customer,
-        stripe_subscription_id: links.subscription,
+        stripe_customer_id: links.customer.clone(),
+        stripe_subscription_id: links.subscription.clone(),
         subject_type,
         subject_id,
         number: body.text("number"),

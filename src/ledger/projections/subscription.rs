@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use super::subject::{Owners, Subject};
 use super::{body, created};
 use crate::body::Body;
-use crate::links::Links;
 use crate::mirror::Object;
 use crate::rows::{Subscription, SubscriptionItem};
 
@@ -29,7 +28,7 @@ pub(crate) fn subscription(
     owners: &Owners,
 ) -> Subscription {
     let body = body(object);
-    let customer = Links::of(object).customer;
+    let customer = object.links.customer.clone();
     let subject = own_subject(object)
         .or(by_checkout)
         .or_else(|| owners.of_customer(customer.as_deref()));
