@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::canonical;
+use crate::spelling::{Member, spell};
 
 /// The fields of a JSON object, as compact text with sorted names: equal fields are equal text.
 /// To clone them costs nothing.
@@ -42,10 +43,14 @@ impl Fields {
     /// # Errors
     /// If the text is no JSON object, or holds a number that Rust does not have.
     pub fn parse(json: &str) -> serde_json::Result<Fields> {
-        match Fields::written_anew(json) {
-            Some(fields) => Ok(fields),
-            None => serde_json::from_str::<Map<String, Value>>(json).map(Fields::from),
-        }
+        let (json, members) = spell(json)?;
+        let heads = members.iter().map(|member| head(&member.name)).collect();
+        let places = members.into_iter().map(Place::from).collect();
+        Ok(Fields(Arc::new(Text {
+            json,
+            places,
+            heads,
+        })))
     }
 
     /// Reads what [`Fields::text`] wrote, and parses none of it. If that was edited since, it is
@@ -59,23 +64,6 @@ impl Fields {
             }))),
             None => Fields::parse(&json),
         }
-    }
-
-    /// `None` where it takes a parser to say what the fields are, or that they are none.
-    fn written_anew(json: &str) -> Option<Fields> {
-        let Members(mut members) = serde_json::from_str(json).ok()?;
-        members.sort_unstable_by_key(|(name, _)| *name);
-        if members.windows(2).any(|pair| pair[0].0 == pair[1].0) {
-            return None;
-        }
-        let mut draft = Draft::new(json.len(), members.len());
-        for (name, value) in members {
-            match is_canonical(value) {
-                true => draft.copy(name, value),
-                false => draft.write(name, serde_json::from_str(value).ok()?),
-            }
-        }
-        Some(draft.fields())
     }
 
     /// `None` where the names are not in order, or anything stands between names and values.
@@ -214,6 +202,18 @@ impl Place {
     fn parsed(&self, text: &Text) -> &Value {
         let parse = || serde_json::from_str(self.value(text)).unwrap_or_default();
         self.parsed.get_or_init(parse)
+    }
+}
+
+impl From<Member<'_>> for Place {
+    fn from(member: Member<'_>) -> Place {
+        let is_escaped = member.spelled.len() != member.name.len();
+        Place {
+            unescaped: is_escaped.then(|| member.name.into()),
+            name: member.spelled,
+            value: member.value,
+            parsed: OnceLock::new(),
+        }
     }
 }
 
@@ -366,22 +366,10 @@ impl<'de> Deserialize<'de> for Members<'de> {
 
 /// The first eight bytes of a name, in the order of names.
 fn head(name: &str) -> u64 {
-    let mut head = [0; 8];
-    for (to, from) in head.iter_mut().zip(name.bytes()) {
-        *to = from;
-    }
-    u64::from_be_bytes(head)
-}
-
-/// Whether a value is known to be spelled as we would spell it.
-fn is_canonical(value: &str) -> bool {
-    match value.as_bytes() {
-        [b'"', ..] => !value.contains('\\'),
-        b"true" | b"false" | b"null" | b"0" => true,
-        // Not -0, which is a float, nor what may not fit into 64 bits.
-        [b'-', b'1'..=b'9', digits @ ..] | [b'1'..=b'9', digits @ ..] => {
-            digits.len() < 18 && digits.iter().all(u8::is_ascii_digit)
-        }
-        _ => false,
-    }
+    let mut short = [0; 8];
+    let head = name.as_bytes().first_chunk().unwrap_or_else(|| {
+        short[..name.len()].copy_from_slice(name.as_bytes());
+        &short
+    });
+    u64::from_be_bytes(*head)
 }

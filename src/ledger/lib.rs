@@ -20,6 +20,7 @@ mod projections;
 pub mod rows;
 mod second;
 mod sighting;
+mod spelling;
 mod standing;
 mod store;
 mod stored;

@@ -1,0 +1,190 @@
+//! A JSON object as canonical text, written while it is read.
+//!
+//! The text is the one that [`crate::canonical::text`] writes of the parsed object; but most of an
+//! object nobody asks for, and to parse that only to write it costs more than all the rest.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::mem::swap;
+use std::ops::Range;
+
+use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use crate::canonical::{into_text, write_scalar};
+
+/// A member of an object that was written.
+pub(crate) struct Member<'a> {
+    pub name: Cow<'a, str>,
+    /// Where the text has the name, without its quotes.
+    pub spelled: Range<usize>,
+    /// Where the text has the value.
+    pub value: Range<usize>,
+}
+
+/// The text of an object, and where its members are in it, sorted by name. Of two members of one
+/// name the last counts.
+///
+/// # Errors
+/// If the text is no JSON object, or holds a number that Rust does not have.
+pub(crate) fn spell(json: &str) -> serde_json::Result<(String, Vec<Member<'_>>)> {
+    let mut speller = Speller {
+        text: Vec::with_capacity(json.len()),
+        // Most objects have some forty fields.
+        members: Vec::with_capacity(64),
+    };
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    deserializer.deserialize_map(&mut speller)?;
+    deserializer.end()?;
+    Ok((into_text(speller.text), speller.members))
+}
+
+struct Speller<'a> {
+    text: Vec<u8>,
+    /// Those of the objects that are not at their end yet, and of the one that came to it last.
+    members: Vec<Member<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl Speller<'_> {
+    fn scalar(&mut self, value: &(impl serde::Serialize + ?Sized)) {
+        write_scalar(value, &mut self.text);
+    }
+
+    /// A string that was read without an escape needs none.
+    fn plain(&mut self, text: &str) {
+        self.text.push(b'"');
+        self.text.extend_from_slice(text.as_bytes());
+        self.text.push(b'"');
+    }
+
+    /// Puts in order what was written from there on, an object with these members.
+    fn sort(&mut self, start: usize, first: usize) {
+        let mut members = self.members.split_off(first);
+        members.sort_by(|one, other| one.name.cmp(&other.name));
+        // The later of two is dropped, which is then the earlier.
+        members.dedup_by(|later, earlier| {
+            later.name == earlier.name && {
+                swap(later, earlier);
+                true
+            }
+        });
+        let unsorted = self.text.split_off(start);
+        self.text.push(b'{');
+        for member in members {
+            let from = member.spelled.start - 1;
+            let to = self.text.len();
+            let moved = |range: Range<usize>| range.start - from + to..range.end - from + to;
+            self.text
+                .extend_from_slice(&unsorted[from - start..member.value.end - start]);
+            self.text.push(b',');
+            self.members.push(Member {
+                name: member.name,
+                spelled: moved(member.spelled),
+                value: moved(member.value),
+            });
+        }
+        self.close(b'}');
+    }
+
+    /// Each element was written with a comma behind it.
+    fn close(&mut self, bracket: u8) {
+        match self.text.last_mut() {
+            Some(last) if *last == b',' => *last = bracket,
+            _ => self.text.push(bracket),
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for &mut Speller<'de> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for &mut Speller<'de> {
+    type Value = ();
+
+    /// Within an object there is nothing that is not expected.
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        self.scalar(&());
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<(), E> {
+        self.scalar(&value);
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<(), E> {
+        self.scalar(&value);
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<(), E> {
+        self.scalar(&value);
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<(), E> {
+        self.scalar(&value);
+        Ok(())
+    }
+
+    fn visit_borrowed_str<E>(self, value: &'de str) -> Result<(), E> {
+        self.plain(value);
+        Ok(())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<(), E> {
+        self.scalar(value);
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
+        self.text.push(b'[');
+        while elements.next_element_seed(&mut *self)?.is_some() {
+            self.text.push(b',');
+        }
+        self.close(b']');
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
+        let (start, first) = (self.text.len(), self.members.len());
+        self.text.push(b'{');
+        while let Some(Name(name)) = members.next_key()? {
+            let count = self.members.len();
+            let spelled = self.text.len() + 1;
+            match &name {
+                Cow::Borrowed(name) => self.plain(name),
+                Cow::Owned(name) => self.scalar(name),
+            }
+            let spelled = spelled..self.text.len() - 1;
+            self.text.push(b':');
+            let value = self.text.len();
+            members.next_value_seed(&mut *self)?;
+            self.members.truncate(count);
+            self.members.push(Member {
+                name,
+                spelled,
+                value: value..self.text.len(),
+            });
+            self.text.push(b',');
+        }
+        self.close(b'}');
+        let written = &self.members[first..];
+        if !written.is_sorted_by(|one, other| one.name < other.name) {
+            self.sort(start, first);
+        }
+        Ok(())
+    }
+}
