@@ -349,12 +349,18 @@ impl Store for Tables {
                 and object_id = $3",
         );
         for (key, due) in dues {
-            SET_DUE.execute(&[
-                self.environment.as_str().into(),
-                key.object_type.as_str().into(),
-                key.id.as_str().into(),
-                due.map(Due::as_str).into(),
-            ])?;
+            let key = self.object_key(key);
+            let due = due.map(Due::as_str);
+            let written = OBJECT.first(&key, |row| {
+                let mut values = row.values();
+                values.pop();
+                values.push(due.into());
+                OBJECT_WRITER.update(row.place(), &values)
+            })?;
+            if written == Some(Written::ByStatement) {
+                let [environment, object_type, id] = key;
+                SET_DUE.execute(&[environment, object_type, id, due.into()])?;
+            }
         }
         Ok(())
     }
@@ -451,7 +457,7 @@ fn delete(rows: Vec<Row>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The columns of the mirror.
+/// The columns of the mirror, `due` last.
 const OBJECTS: [&str; 12] = [
     "environment",
     "object_type",

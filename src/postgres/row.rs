@@ -1,6 +1,7 @@
 //! What a row says, column by column.
 
 use super::error::{Failure, text_at};
+use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::{FromDatum, IntoDatum, varlena};
 use std::marker::PhantomData;
@@ -13,7 +14,6 @@ pub struct Row<'found> {
     found: PhantomData<&'found ()>,
 }
 
-#[derive(Clone, Copy)]
 struct Column {
     value: Datum,
     is_null: bool,
@@ -27,13 +27,7 @@ impl Row<'_> {
     /// The row must be as described, and stay while this lives.
     pub(super) unsafe fn whole(tuple: pg_sys::HeapTuple, description: pg_sys::TupleDesc) -> Self {
         // SAFETY: the caller's.
-        let columns = unsafe { columns(tuple, description) };
-        Row {
-            columns,
-            // SAFETY: the caller's.
-            place: unsafe { (*tuple).t_self },
-            found: PhantomData,
-        }
+        unsafe { Row::part(tuple, description, 1..=(*description).natts as i16) }
     }
 
     /// Some columns of a row, by their places in it, counted from 1.
@@ -43,16 +37,28 @@ impl Row<'_> {
     pub(super) unsafe fn part(
         tuple: pg_sys::HeapTuple,
         description: pg_sys::TupleDesc,
-        places: impl Iterator<Item = i16>,
+        places: impl ExactSizeIterator<Item = i16>,
     ) -> Self {
-        // SAFETY: the caller's.
-        let all = unsafe { columns(tuple, description) };
-        let columns = places.filter_map(|place| all.get(usize::try_from(place - 1).ok()?).copied());
-        Row {
-            columns: columns.collect(),
-            // SAFETY: the caller's.
-            place: unsafe { (*tuple).t_self },
-            found: PhantomData,
+        // SAFETY: the caller's; as much room as there are columns.
+        unsafe {
+            let count = (*description).natts as usize;
+            let mut values = vec![Datum::null(); count];
+            let mut nulls = vec![true; count];
+            pg_sys::heap_deform_tuple(tuple, description, values.as_mut_ptr(), nulls.as_mut_ptr());
+            let mut columns = Vec::with_capacity(places.len());
+            columns.extend(places.filter_map(|place| {
+                let place = usize::try_from(place - 1).ok()?;
+                Some(Column {
+                    value: *values.get(place)?,
+                    is_null: *nulls.get(place)?,
+                    kind: attribute(description, place).atttypid,
+                })
+            }));
+            Row {
+                columns,
+                place: (*tuple).t_self,
+                found: PhantomData,
+            }
         }
     }
 
@@ -102,6 +108,18 @@ impl Row<'_> {
         self.text(column)?.ok_or_else(|| is_null(column))
     }
 
+    /// The values as they lie in the row: what is kept compressed or elsewhere is not unpacked.
+    pub fn values(&self) -> Vec<DatumWithOid<'_>> {
+        let columns = self.columns.iter();
+        columns
+            .map(|column| {
+                let value = (!column.is_null).then_some(column.value);
+                // SAFETY: value and type belong together; it stays as long as the row.
+                unsafe { DatumWithOid::new(value, column.kind) }
+            })
+            .collect()
+    }
+
     /// Where it is in its table: of one that a [`super::lookup::Lookup`] found.
     pub fn place(&self) -> pg_sys::ItemPointerData {
         self.place
@@ -123,25 +141,6 @@ impl Row<'_> {
 
 fn is_null(column: usize) -> Failure {
     Failure::internal("a column is null that never is").with("column", column)
-}
-
-/// # Safety
-/// The row must be as described.
-unsafe fn columns(tuple: pg_sys::HeapTuple, description: pg_sys::TupleDesc) -> Vec<Column> {
-    // SAFETY: the caller's; as much room as there are columns.
-    unsafe {
-        let count = (*description).natts as usize;
-        let mut values = vec![Datum::null(); count];
-        let mut nulls = vec![true; count];
-        pg_sys::heap_deform_tuple(tuple, description, values.as_mut_ptr(), nulls.as_mut_ptr());
-        let found = values.into_iter().zip(nulls).enumerate();
-        let column = |(place, (value, is_null))| Column {
-            value,
-            is_null,
-            kind: attribute(description, place).atttypid,
-        };
-        found.map(column).collect()
-    }
 }
 
 /// JSON text on its way into a column of `jsonb`.
