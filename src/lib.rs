@@ -64,6 +64,7 @@ const SETTERS: &[&str] = &["set_stripe_key", "set_webhook_secret"];
 pub extern "C-unwind" fn _PG_init() {
     postgres::error::init();
     postgres::settings::init();
+    postgres::table::init();
     postgres::redaction::init(SECRETS, SETTERS);
     postgres::version::init();
 }

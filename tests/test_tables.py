@@ -89,7 +89,11 @@ def test_triggers_of_rows_and_of_statements_see_every_row(shop, postman, story):
         create trigger note after insert or update on payments.stripe_objects
         for each row execute function note();
         create trigger note after insert or update on payments.invoices
-        for each statement execute function note()
+        for each statement execute function note();
+        create trigger note after update on payments.payment_history
+        for each row execute function note();
+        create trigger note after insert on payments.subscriptions
+        for each row execute function note()
         """
     )
     objects = "select count(*) from payments.stripe_objects"
@@ -100,6 +104,62 @@ def test_triggers_of_rows_and_of_statements_see_every_row(shop, postman, story):
     assert noted["stripe_objects insert row"] == shop.db.value(objects) - before > 0
     assert noted["stripe_objects update row"] > 0
     assert noted["invoices insert statement"] > 0
+    assert noted["payment_history update row"] > 0
+    assert noted["subscriptions insert row"] == 1
+
+
+def test_a_connection_hears_of_what_others_do_to_the_tables(shop, postman, story):
+    """Of a column, an index, a trigger, and another table of the same name, in turn."""
+    shop.db.execute(
+        """
+        create table noted (event text);
+        grant insert on noted to public;
+        create function note() returns trigger language plpgsql as $$
+        begin
+            insert into public.noted values (new.stripe_event_id);
+            return new;
+        end $$
+        """
+    )
+    changes = iter(
+        (
+            "alter table payments.stripe_objects drop column note, add column note text default 'new'",
+            "drop index payments.stripe_objects_payment_intent_idx, payments.stripe_objects_charge_idx",
+            "create trigger note before insert on payments.webhook_events for each row execute function note()",
+            """
+            alter table payments.webhook_events rename to earlier_events;
+            create table payments.webhook_events (like payments.earlier_events including all);
+            grant all on payments.webhook_events to public
+            """,
+            "alter table payments.stripe_objects drop column note",
+        )
+    )
+    shop.db.execute("alter table payments.stripe_objects add column note text")
+    step = len(story) // 6
+    with shop.db.connect() as connection:
+        for number, body in enumerate(story, 1):
+            assert postman.deliver(body, connection=connection).status != "failed"
+            if number % step == 0:
+                shop.db.execute(next(changes, "select"))
+    assert next(changes, None) is None
+    assert shop.db.value("select count(*) from noted") == step
+    assert shop.db.value("select count(*) from payments.earlier_events") == 4 * step
+    assert shop.db.value("select count(*) from payments.webhook_events") == len(story) - 4 * step
+    payment = "select amount_refunded, subject_id from payments.payment_history where type = 'one_time_payment'"
+    assert shop.db.execute(payment).fetchone() == (500, "alice")
+
+
+def test_a_change_of_a_table_that_is_rolled_back_is_forgotten(shop, postman, story):
+    first, *others = story
+    with shop.db.connect(autocommit=False) as connection:
+        connection.execute("savepoint before")
+        for table in ("webhook_events", "stripe_objects", "payment_history"):
+            connection.execute(f"alter table payments.{table} add column note text default 'new'")
+        assert postman.deliver(first, connection=connection).status != "failed"
+        connection.execute("rollback to before")
+        assert {postman.deliver(body, connection=connection).status for body in story} <= {"processed", "ignored"}
+        connection.commit()
+    assert shop.db.value("select count(*) from payments.webhook_events") == len(story)
 
 
 def test_a_constraint_of_the_users_own_refuses_the_row_and_the_event_says_so(shop, postman, story):
@@ -214,7 +274,7 @@ def test_a_row_that_somebody_is_changing_is_waited_for_and_written_after(shop, p
 
 
 def test_what_a_caller_asked_for_is_kept_though_it_is_changed_meanwhile(shop, postman, story):
-    """The table has a trigger of ours, so that a statement writes it."""
+    """By then there is another version of the row, so that a statement writes it."""
     completed = next(body for body in story if json.loads(body)["type"] == "checkout.session.completed")
     outcome = []
     with shop.db.connect(autocommit=False) as connection:

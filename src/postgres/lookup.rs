@@ -6,12 +6,12 @@
 
 use super::error::Failure;
 use super::row::Row;
-use super::table::{Column, Table};
+use super::table::{Column, Known, Table};
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::pg_sys::{self, Oid};
 use std::ffi::CString;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::{ptr, slice, thread};
 
 /// Finds the rows of a table of schema `payments` in which some columns have given values.
@@ -19,10 +19,9 @@ use std::{ptr, slice, thread};
 /// Sees everything that is committed by now, as a [`super::spi::Statement`] does, and takes the
 /// same locks. It asks neither privileges nor policies: it is for the tables' owner.
 pub struct Lookup {
-    table: CString,
+    table: Known<Places>,
     wanted: Vec<CString>,
     given: Vec<CString>,
-    places: Mutex<Option<Arc<Places>>>,
 }
 
 impl Lookup {
@@ -36,10 +35,9 @@ impl Lookup {
             names.map(super::error::c_string).collect()
         };
         Lookup {
-            table: super::error::c_string(table),
+            table: Known::by_name(table),
             wanted: names(&mut wanted.into_iter()),
             given: names(&mut given.into_iter()),
-            places: Mutex::new(None),
         }
     }
 
@@ -67,8 +65,7 @@ impl Lookup {
         if lists.is_empty() {
             return Ok(Vec::new());
         }
-        let table = Table::open(&self.table, pg_sys::AccessShareLock)?;
-        let places = self.places(&table)?;
+        let (table, places) = self.open(pg_sys::AccessShareLock)?;
         let snapshot = Snapshot::of_now(&places);
         let mut found = Vec::new();
         for values in lists {
@@ -95,8 +92,7 @@ impl Lookup {
         values: &[DatumWithOid],
         read: impl FnOnce(&Row<'_>) -> Result<T, Failure>,
     ) -> Result<Option<T>, Failure> {
-        let table = Table::open(&self.table, pg_sys::RowShareLock)?;
-        let places = self.places(&table)?;
+        let (table, places) = self.open(pg_sys::RowShareLock)?;
         let snapshot = Snapshot::of_now(&places);
         let mut scan = Scan::begin(&table, &places, &snapshot, values)?;
         let Some(tuple) = scan.next() else {
@@ -109,13 +105,9 @@ impl Lookup {
         }
     }
 
-    fn places(&self, table: &Table) -> Result<Arc<Places>, Failure> {
-        let mut known = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let places = match known.take() {
-            Some(places) if places.hold(table, &self.wanted, &self.given) => places,
-            _ => Arc::new(Places::find(table, &self.wanted, &self.given)?),
-        };
-        Ok(known.insert(places).clone())
+    fn open(&self, lock: u32) -> Result<(Table, Arc<Places>), Failure> {
+        let find = |table: &Table| Places::find(table, &self.wanted, &self.given);
+        self.table.open(lock, find)
     }
 }
 
@@ -132,14 +124,11 @@ impl Column {
     }
 }
 
-/// Where everything is, as the catalog said when it was last asked.
+/// Where everything is.
 struct Places {
-    table: Oid,
     wanted: Vec<Column>,
     given: Vec<Column>,
-    /// All of the table's.
-    indexes: Vec<Oid>,
-    /// The one that is used; None where none fits: then the whole table is read.
+    /// The index that is used; None where none fits: then the whole table is read.
     index: Option<Oid>,
     /// The given columns as a scan wants them, by their places among them: in the index's order.
     order: Vec<usize>,
@@ -151,31 +140,17 @@ impl Places {
             names.iter().map(|name| table.find_column(name)).collect()
         };
         let given = columns(given)?;
-        let indexes = table.indexes();
-        let mut fitting = indexes.iter().filter_map(|index| {
-            let order = Index::open(*index).order(&given)?;
-            Some((*index, order))
+        let mut fitting = table.indexes().into_iter().filter_map(|index| {
+            let order = Index::open(index).order(&given)?;
+            Some((index, order))
         });
         let (index, order) = fitting.next().unzip();
         Ok(Places {
-            table: table.id(),
             wanted: columns(wanted)?,
-            indexes,
             index,
             order: order.unwrap_or_else(|| (0..given.len()).collect()),
             given,
         })
-    }
-
-    /// Whether all is still there.
-    fn hold(&self, table: &Table, wanted: &[CString], given: &[CString]) -> bool {
-        let columns = self.wanted.iter().chain(&self.given);
-        let mut columns = columns.zip(wanted.iter().chain(given));
-        self.table == table.id()
-            && columns.all(|(column, name)| table.has(column, name))
-            && self.indexes == table.indexes()
-            // SAFETY: a lookup within a transaction.
-            && self.index.is_none_or(|index| unsafe { pg_sys::get_index_isvalid(index) })
     }
 }
 

@@ -3,10 +3,35 @@
 
 use super::error::{Failure, c_string};
 use super::row::attribute;
-use pgrx::pg_sys::{self, Oid};
-use pgrx::{IntoDatum, pg_sys::SysCacheIdentifier::RELOID};
-use std::ffi::{CStr, c_char};
+use pgrx::IntoDatum;
+use pgrx::pg_sys::SysCacheIdentifier::{NAMESPACEOID, RELOID};
+use pgrx::pg_sys::{self, Datum, Oid};
+use std::ffi::{CStr, CString, c_char, c_int};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::{slice, thread};
+
+/// How often Postgres has told of a change of any table, of its columns, indexes, triggers or rules,
+/// or of a schema's name.
+static CHANGES: AtomicU64 = AtomicU64::new(0);
+
+/// Has Postgres tell of changes. To be called when the library is loaded.
+pub fn init() {
+    // SAFETY: the callbacks call nothing of Postgres's, and are there as long as the library.
+    unsafe {
+        pg_sys::CacheRegisterRelcacheCallback(Some(table_changed), Datum::null());
+        let schemas = NAMESPACEOID as c_int;
+        pg_sys::CacheRegisterSyscacheCallback(schemas, Some(schema_changed), Datum::null());
+    }
+}
+
+unsafe extern "C-unwind" fn table_changed(_: Datum, _: Oid) {
+    CHANGES.fetch_add(1, Ordering::Relaxed);
+}
+
+unsafe extern "C-unwind" fn schema_changed(_: Datum, _: c_int, _: u32) {
+    CHANGES.fetch_add(1, Ordering::Relaxed);
+}
 
 /// The owner of an ordinary table; None when there is none of that name.
 pub fn owner(schema: &CStr, name: &CStr) -> Option<Oid> {
@@ -45,16 +70,11 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Opens a table of schema `payments` under a lock of this mode.
-    ///
-    /// # Errors
-    /// XX000 when it is gone.
-    pub fn open(name: &CStr, lock: u32) -> Result<Table, Failure> {
-        let table = named(c"payments", name).ok_or_else(|| gone("a table", name))?;
-        Ok(Table {
+    fn open(table: Oid, lock: u32) -> Table {
+        Table {
             // SAFETY: within a transaction; a table that is dropped meanwhile is an error.
             relation: unsafe { pg_sys::table_open(table, lock as i32) },
-        })
+        }
     }
 
     /// Its number in the catalog.
@@ -93,15 +113,9 @@ impl Table {
         })
     }
 
-    /// Whether a column is still where it was found.
-    pub fn has(&self, column: &Column, name: &CStr) -> bool {
-        let found = self.column(column.place);
-        found.is_some_and(|found| is_named(found, name) && found.atttypid == column.kind)
-    }
-
-    /// Whether the table has so many columns, and nothing on it that acts when a row is written:
-    /// no trigger, and so no foreign key, and no rule.
-    pub fn is_bare(&self, columns: usize) -> bool {
+    /// Whether it is an ordinary table with so many columns, and no rule says what writing to it
+    /// means.
+    pub fn is_plain(&self, columns: usize) -> bool {
         // SAFETY: as above.
         let relation = unsafe { &*self.relation };
         // SAFETY: as above.
@@ -112,9 +126,33 @@ impl Table {
         form.relkind == pg_sys::RELKIND_RELATION as c_char
             && form.relam == pg_sys::HEAP_TABLE_AM_OID
             && !form.relispartition
-            && relation.trigdesc.is_null()
             && relation.rd_rules.is_null()
             && live.filter(|column| !column.attisdropped).count() == columns
+    }
+
+    /// Whether a trigger, as of a foreign key, acts when a row is inserted.
+    pub fn has_triggers_on_insert(&self) -> bool {
+        self.triggers().is_some_and(|on| {
+            on.trig_insert_before_statement
+                || on.trig_insert_before_row
+                || on.trig_insert_after_row
+                || on.trig_insert_after_statement
+        })
+    }
+
+    /// Whether a trigger, as of a foreign key here or elsewhere, acts when a row is updated.
+    pub fn has_triggers_on_update(&self) -> bool {
+        self.triggers().is_some_and(|on| {
+            on.trig_update_before_statement
+                || on.trig_update_before_row
+                || on.trig_update_after_row
+                || on.trig_update_after_statement
+        })
+    }
+
+    fn triggers(&self) -> Option<&pg_sys::TriggerDesc> {
+        // SAFETY: as above; what it has of triggers stays as long.
+        unsafe { (*self.relation).trigdesc.as_ref() }
     }
 
     /// Its indexes, the primary key's among them.
@@ -142,6 +180,63 @@ impl Drop for Table {
     }
 }
 
+/// A table of schema `payments`, and what was found out about it, for as long as nothing changes.
+pub(super) struct Known<T> {
+    name: CString,
+    found: Mutex<Option<Found<T>>>,
+}
+
+struct Found<T> {
+    /// How many [`CHANGES`] there had been.
+    changes: u64,
+    table: Oid,
+    what: Arc<T>,
+}
+
+impl<T> Known<T> {
+    /// A table of which nothing was found out yet.
+    pub fn by_name(name: &str) -> Known<T> {
+        Known {
+            name: c_string(name),
+            found: Mutex::new(None),
+        }
+    }
+
+    /// Opens the table under a lock of this mode, and says what was found out about it, or what
+    /// `find` finds now.
+    ///
+    /// With the lock comes the news of every change that it had to wait for, and while it is held
+    /// there are no others.
+    ///
+    /// # Errors
+    /// XX000 when the table is gone.
+    pub fn open(
+        &self,
+        lock: u32,
+        find: impl FnOnce(&Table) -> Result<T, Failure>,
+    ) -> Result<(Table, Arc<T>), Failure> {
+        let changes = || CHANGES.load(Ordering::Relaxed);
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = found.take().filter(|known| known.changes == changes());
+        let id = match &known {
+            Some(known) => known.table,
+            None => named(c"payments", &self.name).ok_or_else(|| gone("a table", &self.name))?,
+        };
+        let table = Table::open(id, lock);
+        let changes = changes();
+        let what = match known.filter(|known| known.changes == changes) {
+            Some(known) => known.what,
+            None => Arc::new(find(&table)?),
+        };
+        *found = Some(Found {
+            changes,
+            table: id,
+            what: what.clone(),
+        });
+        Ok((table, what))
+    }
+}
+
 fn gone(what: &str, name: &CStr) -> Failure {
     Failure::internal(format!("{what} is gone: {}", name.to_string_lossy()))
 }
@@ -152,7 +247,6 @@ fn is_named(column: &pg_sys::FormData_pg_attribute, name: &CStr) -> bool {
 }
 
 /// A column, as the catalog has it.
-#[derive(Clone, PartialEq)]
 pub(super) struct Column {
     /// Counted from 1.
     pub place: i16,

@@ -4,22 +4,21 @@
 //! made. Where a trigger, a rule or a column of the users' own has its say, a statement must write.
 
 use super::error::Failure;
-use super::table::{Column, Table};
+use super::table::{Column, Known, Table};
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::pg_sys::{self, ItemPointerData, Oid};
 use std::ffi::CString;
 use std::mem::size_of;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 use std::{ptr, thread};
 
 /// Writes rows of a table of schema `payments`, every column of them.
 ///
 /// It asks neither privileges nor policies: it is for the tables' owner.
 pub struct Writer {
-    table: CString,
+    table: Known<Shape>,
     columns: Vec<CString>,
-    places: Mutex<Option<Places>>,
 }
 
 /// What became of a row.
@@ -36,9 +35,8 @@ impl Writer {
     /// Of a table and all its columns.
     pub fn new<'a>(table: &str, columns: impl IntoIterator<Item = &'a str>) -> Writer {
         Writer {
-            table: super::error::c_string(table),
+            table: Known::by_name(table),
             columns: columns.into_iter().map(super::error::c_string).collect(),
-            places: Mutex::new(None),
         }
     }
 
@@ -52,11 +50,11 @@ impl Writer {
     pub fn insert(&self, values: &[DatumWithOid]) -> Result<Written, Failure> {
         // SAFETY: within a transaction.
         unsafe { pg_sys::PreventCommandIfReadOnly(c"INSERT".as_ptr()) };
-        let table = Table::open(&self.table, pg_sys::RowExclusiveLock)?;
-        let Some(columns) = self.columns(&table)? else {
-            return Ok(Written::ByStatement);
-        };
-        Target::begin(&table, true).insert(&columns, values)
+        let (table, shape) = self.open()?;
+        match shape.for_inserts() {
+            Some(columns) => Target::begin(&table).insert(columns, values),
+            None => Ok(Written::ByStatement),
+        }
     }
 
     /// Writes the next version of the row that is at this place, if it is the newest still.
@@ -67,45 +65,48 @@ impl Writer {
     ) -> Result<Written, Failure> {
         // SAFETY: within a transaction.
         unsafe { pg_sys::PreventCommandIfReadOnly(c"UPDATE".as_ptr()) };
-        let table = Table::open(&self.table, pg_sys::RowExclusiveLock)?;
-        let Some(columns) = self.columns(&table)? else {
-            return Ok(Written::ByStatement);
-        };
-        Target::begin(&table, false).update(place, &columns, values)
-    }
-
-    /// Where the columns are, if the table is as it was made.
-    fn columns(&self, table: &Table) -> Result<Option<Vec<Column>>, Failure> {
-        if !table.is_bare(self.columns.len()) {
-            return Ok(None);
+        let (table, shape) = self.open()?;
+        match shape.for_updates() {
+            Some(columns) => Target::begin(&table).update(place, columns, values),
+            None => Ok(Written::ByStatement),
         }
-        let mut known = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let places = match known.take() {
-            Some(places) if places.hold(table, &self.columns) => places,
-            _ => Places::find(table, &self.columns)?,
-        };
-        Ok(Some(known.insert(places).columns.clone()))
+    }
+
+    fn open(&self) -> Result<(Table, Arc<Shape>), Failure> {
+        let find = |table: &Table| Shape::find(table, &self.columns);
+        self.table.open(pg_sys::RowExclusiveLock, find)
     }
 }
 
-/// Where the columns are, as the catalog said when it was last asked.
-struct Places {
-    table: Oid,
-    columns: Vec<Column>,
+/// What of a table matters to its rows on their way in.
+struct Shape {
+    /// None where it has others, or something that only a statement heeds.
+    columns: Option<Vec<Column>>,
+    has_triggers_on_insert: bool,
+    has_triggers_on_update: bool,
 }
 
-impl Places {
-    fn find(table: &Table, names: &[CString]) -> Result<Places, Failure> {
+impl Shape {
+    fn find(table: &Table, names: &[CString]) -> Result<Shape, Failure> {
         let columns = names.iter().map(|name| table.find_column(name));
-        Ok(Places {
-            table: table.id(),
-            columns: columns.collect::<Result<_, _>>()?,
+        let is_plain = table.is_plain(names.len());
+        Ok(Shape {
+            columns: is_plain.then(|| columns.collect()).transpose()?,
+            has_triggers_on_insert: table.has_triggers_on_insert(),
+            has_triggers_on_update: table.has_triggers_on_update(),
         })
     }
 
-    fn hold(&self, table: &Table, names: &[CString]) -> bool {
-        let mut columns = self.columns.iter().zip(names);
-        self.table == table.id() && columns.all(|(column, name)| table.has(column, name))
+    /// The columns, if rows are inserted as they are.
+    fn for_inserts(&self) -> Option<&[Column]> {
+        let columns = self.columns.as_deref();
+        columns.filter(|_| !self.has_triggers_on_insert)
+    }
+
+    /// The columns, if rows are updated as they are.
+    fn for_updates(&self) -> Option<&[Column]> {
+        let columns = self.columns.as_deref();
+        columns.filter(|_| !self.has_triggers_on_update)
     }
 }
 
@@ -119,7 +120,7 @@ struct Target<'t> {
 }
 
 impl<'t> Target<'t> {
-    fn begin(table: &'t Table, may_conflict: bool) -> Target<'t> {
+    fn begin(table: &'t Table) -> Target<'t> {
         // SAFETY: within a transaction, of an open table; all of it is given back when this is
         // dropped, and with the transaction if that fails.
         unsafe {
@@ -129,8 +130,8 @@ impl<'t> Target<'t> {
                 pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast();
             (*result).type_ = pg_sys::NodeTag::T_ResultRelInfo;
             pg_sys::InitResultRelInfo(result, table.relation, 0, ptr::null_mut(), 0);
-            pg_sys::ExecOpenIndices(result, may_conflict);
-            let kind = &raw const pg_sys::TTSOpsVirtual;
+            // What inserts asks for the row twice; others would make it each time.
+            let kind = &raw const pg_sys::TTSOpsHeapTuple;
             Target {
                 table,
                 state,
@@ -173,6 +174,8 @@ impl<'t> Target<'t> {
             let methods = &*(*relation).rd_tableam;
             let insert = methods.tuple_insert_speculative.ok_or_else(no_method)?;
             let complete = methods.tuple_complete_speculative.ok_or_else(no_method)?;
+            // Only now does the relation say which of them is the primary key's.
+            pg_sys::ExecOpenIndices(self.result, true);
             if (*relation).rd_pkindex == Oid::INVALID {
                 return Ok(Written::ByStatement);
             }
@@ -233,7 +236,11 @@ impl<'t> Target<'t> {
         };
         match outcome {
             pg_sys::TM_Result::TM_Ok => {
+                // Most new versions are in no index, which they need not be while they are on the
+                // page of the old one and have its keys: to open all would take as long as to write.
                 if let Some(summarizing) = wanted_indexes(indexes) {
+                    // SAFETY: an open table; they are closed when this is dropped.
+                    unsafe { pg_sys::ExecOpenIndices(self.result, false) };
                     self.index(true, None, ptr::null_mut(), summarizing);
                 }
                 Ok(Written::Yes)
