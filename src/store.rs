@@ -15,9 +15,9 @@ use pgrx::Uuid;
 use pgrx::datum::{DatumWithOid, JsonString, TimestampWithTimeZone};
 use pgrx::pg_sys::ItemPointerData;
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
-use std::iter::once;
 use std::sync::{LazyLock, Mutex, PoisonError};
 use stripe::Environment;
 
@@ -99,17 +99,17 @@ impl Tables {
         OBJECT.first(&self.object_key(key), |row| Ok(mirrored(row)?.0.mark()))
     }
 
-    fn lock_name(&self, scope: &Scope) -> [String; 3] {
-        let (kind, id) = match scope {
-            Scope::Environment => ("environment", String::new()),
-            Scope::Session(id) => ("session", id.to_string()),
-            Scope::Subscription(id) => ("subscription", id.clone()),
-            Scope::Customer(id) => ("customer", id.clone()),
-            Scope::Invoice(id) => ("invoice", id.clone()),
-            Scope::PaymentIntent(id) => ("payment intent", id.clone()),
-            Scope::Charge(id) => ("charge", id.clone()),
+    fn lock_name<'s>(&self, scope: &'s Scope) -> [Cow<'s, str>; 3] {
+        let (kind, id): (&str, Cow<str>) = match scope {
+            Scope::Environment => ("environment", "".into()),
+            Scope::Session(id) => ("session", id.to_string().into()),
+            Scope::Subscription(id) => ("subscription", id.into()),
+            Scope::Customer(id) => ("customer", id.into()),
+            Scope::Invoice(id) => ("invoice", id.into()),
+            Scope::PaymentIntent(id) => ("payment intent", id.into()),
+            Scope::Charge(id) => ("charge", id.into()),
         };
-        [self.environment.as_str().to_owned(), kind.to_owned(), id]
+        [self.environment.as_str().into(), kind.into(), id]
     }
 
     /// Joins what was observed with what is known by now.
@@ -315,7 +315,7 @@ impl Store for Tables {
                 Ok([environment.into(), argument(kind, value)?])
             });
             let lists: Vec<_> = lists.collect::<Result<_, Failure>>()?;
-            let lookup = finding(table, &[column]);
+            let lookup = finding(table, column);
             let mut rows = lookup.rows_of_each(&lists, |row| cells(table, row))?;
             // Another question may have found them, by another column.
             if found.iter().any(|row| row.table == *table) {
@@ -386,18 +386,14 @@ fn update(row: &Row, (present, place): (Row, ItemPointerData)) -> Result<bool, F
     if says_the_same(&present, row) {
         return Ok(false);
     }
-    let mut row = row.clone();
-    for (column, (cell, present)) in row
-        .table
-        .columns
-        .iter()
-        .zip(row.cells.iter_mut().zip(present.cells))
-    {
-        if row.table.kept.contains(&column.name) {
-            *cell = present;
-        }
-    }
-    let values = arguments(&row)?;
+    let is_kept = |column: &Column| row.table.kept.contains(&column.name);
+    let cells = row.cells.iter().zip(&present.cells);
+    let cells = row.table.columns.iter().zip(cells);
+    let cells = cells.map(|(column, (cell, present))| match is_kept(column) {
+        true => present,
+        false => cell,
+    });
+    let values = arguments(row.table, cells)?;
     match writer(row.table).update(place, &values)? {
         Written::ByStatement => Ok(updating(row.table).execute(&values)? > 0),
         written => Ok(written == Written::Yes),
@@ -405,7 +401,7 @@ fn update(row: &Row, (present, place): (Row, ItemPointerData)) -> Result<bool, F
 }
 
 fn insert(row: &Row) -> Result<bool, Failure> {
-    let values = arguments(row)?;
+    let values = arguments(row.table, row.cells.iter())?;
     let is_written = match writer(row.table).insert(&values)? {
         Written::ByStatement => inserting(row.table).execute(&values)? > 0,
         written => written == Written::Yes,
@@ -422,7 +418,7 @@ fn insert(row: &Row) -> Result<bool, Failure> {
 
 /// The row with the same key as this one, and where it is.
 fn present(row: &Row) -> Result<Option<(Row, ItemPointerData)>, Failure> {
-    finding(row.table, row.table.key).first(&key(row)?, |found| {
+    by_key(row.table).first(&key(row)?, |found| {
         Ok((cells(row.table, found)?, found.place()))
     })
 }
@@ -584,10 +580,8 @@ fn inserting(table: &'static Table) -> &'static Statement {
 fn writer(table: &'static Table) -> &'static Writer {
     static WRITERS: Mutex<BTreeMap<&str, &'static Writer>> = Mutex::new(BTreeMap::new());
     let mut writers = WRITERS.lock().unwrap_or_else(PoisonError::into_inner);
-    writers.entry(table.name).or_insert_with(|| {
-        let names = table.columns.iter().map(|column| column.name);
-        Writer::new(table.name, names).leak()
-    })
+    let writer = || Writer::new(table.name, names(table)).leak();
+    writers.entry(table.name).or_insert_with(writer)
 }
 
 fn deleting(table: &'static Table) -> &'static Statement {
@@ -606,17 +600,25 @@ fn key_is_given(table: &Table) -> String {
     all(names.map(|(name, place)| format!("{name} = ${place}")))
 }
 
-/// The rows of one environment by these columns, which the environment may be among.
-fn finding(table: &'static Table, by: &[&'static str]) -> &'static Lookup {
-    type Lookups = HashMap<(&'static str, Vec<&'static str>), &'static Lookup>;
-    static LOOKUPS: LazyLock<Mutex<Lookups>> = LazyLock::new(Mutex::default);
+/// The row of a table by its key.
+fn by_key(table: &'static Table) -> &'static Lookup {
+    static LOOKUPS: Mutex<BTreeMap<&str, &'static Lookup>> = Mutex::new(BTreeMap::new());
     let mut lookups = LOOKUPS.lock().unwrap_or_else(PoisonError::into_inner);
-    let others = by.iter().copied().filter(|name| *name != "environment");
-    let by: Vec<_> = once("environment").chain(others).collect();
-    let names = || table.columns.iter().map(|column| column.name);
-    let entry = lookups.entry((table.name, by));
-    let given = entry.key().1.clone();
-    entry.or_insert_with(|| Lookup::new(table.name, names(), given).leak())
+    let lookup = || Lookup::new(table.name, names(table), table.key.iter().copied()).leak();
+    lookups.entry(table.name).or_insert_with(lookup)
+}
+
+/// The rows of one environment by another column.
+fn finding(table: &'static Table, column: &'static str) -> &'static Lookup {
+    type Lookups = BTreeMap<(&'static str, &'static str), &'static Lookup>;
+    static LOOKUPS: Mutex<Lookups> = Mutex::new(BTreeMap::new());
+    let mut lookups = LOOKUPS.lock().unwrap_or_else(PoisonError::into_inner);
+    let lookup = || Lookup::new(table.name, names(table), ["environment", column]).leak();
+    lookups.entry((table.name, column)).or_insert_with(lookup)
+}
+
+fn names(table: &'static Table) -> impl Iterator<Item = &'static str> {
+    table.columns.iter().map(|column| column.name)
 }
 
 fn paging(table: &'static Table, first: bool) -> &'static Statement {
@@ -665,9 +667,9 @@ fn all(conditions: impl Iterator<Item = String>) -> String {
 }
 
 fn cells(table: &'static Table, row: &spi::Row) -> Result<Row, Failure> {
-    let cells = table.columns.iter().enumerate().map(|(place, column)| {
-        let place = place + 1;
-        Ok(match column.ty {
+    let mut cells = Vec::with_capacity(table.columns.len());
+    for (column, place) in table.columns.iter().zip(1..) {
+        let cell = match column.ty {
             Type::Text => row.text(place)?.map(Cell::Text),
             Type::Boolean => row.get(place)?.map(Cell::Boolean),
             Type::Integer => row
@@ -679,21 +681,21 @@ fn cells(table: &'static Table, row: &spi::Row) -> Result<Row, Failure> {
             Type::Uuid => row
                 .get::<Uuid>(place)?
                 .map(|id| Cell::Uuid(uuid::Uuid::from_bytes(*id.as_bytes()))),
-        }
-        .unwrap_or(Cell::Null))
-    });
-    Ok(Row {
-        table,
-        cells: cells.collect::<Result<_, Failure>>()?,
-    })
+        };
+        cells.push(cell.unwrap_or(Cell::Null));
+    }
+    Ok(Row { table, cells })
 }
 
-fn arguments(row: &Row) -> Result<Vec<DatumWithOid<'static>>, Failure> {
-    let columns = row.table.columns.iter();
-    columns
-        .zip(&row.cells)
-        .map(|(column, cell)| argument(column.ty, cell))
-        .collect()
+fn arguments<'c>(
+    table: &Table,
+    cells: impl Iterator<Item = &'c Cell>,
+) -> Result<Vec<DatumWithOid<'static>>, Failure> {
+    let mut arguments = Vec::with_capacity(table.columns.len());
+    for (column, cell) in table.columns.iter().zip(cells) {
+        arguments.push(argument(column.ty, cell)?);
+    }
+    Ok(arguments)
 }
 
 fn argument(kind: Type, cell: &Cell) -> Result<DatumWithOid<'static>, Failure> {
@@ -705,8 +707,8 @@ fn argument(kind: Type, cell: &Cell) -> Result<DatumWithOid<'static>, Failure> {
         (Type::Bigint, Cell::Null) => None::<i64>.into(),
         (Type::Time, Cell::Null) => None::<TimestampWithTimeZone>.into(),
         (Type::Uuid, Cell::Null) => None::<Uuid>.into(),
-        (Type::Text, Cell::Text(text)) => text.clone().into(),
-        (Type::Jsonb, Cell::Json(text)) => JsonbText(text.clone()).into(),
+        (Type::Text, Cell::Text(text)) => text.as_str().into(),
+        (Type::Jsonb, Cell::Json(text)) => JsonbText(text).into(),
         (Type::Boolean, Cell::Boolean(value)) => (*value).into(),
         (Type::Integer, Cell::Int(number)) => i32::try_from(*number).ok().into(),
         (Type::Bigint, Cell::Int(number)) => (*number).into(),

@@ -144,11 +144,11 @@ fn is_null(column: usize) -> Failure {
 }
 
 /// JSON text on its way into a column of `jsonb`.
-pub struct JsonbText(pub String);
+pub struct JsonbText<'a>(pub &'a str);
 
-impl IntoDatum for JsonbText {
+impl IntoDatum for JsonbText<'_> {
     fn into_datum(self) -> Option<Datum> {
-        let text = super::error::c_string(&self.0);
+        let text = super::error::c_string(self.0);
         let function = Oid::from(pg_sys::F_JSONB_IN);
         // SAFETY: reads the text, which ends with a zero.
         Some(unsafe {

@@ -6,6 +6,7 @@
 
 use super::error::Failure;
 pub use super::row::Row;
+use super::row::attribute;
 use pgrx::callconv::{BoxRet, FcInfo};
 use pgrx::datum::{Datum as BorrowedDatum, DatumWithOid};
 use pgrx::pg_sys::SysCacheIdentifier::TYPENAMENSP;
@@ -393,9 +394,9 @@ impl Description {
 
     fn types(&self) -> impl Iterator<Item = Oid> {
         // SAFETY: a description, held while it is read.
-        let count = unsafe { (*self.0).natts };
-        // SAFETY: as above; the columns are counted from 1.
-        (1..=count).map(|column| unsafe { pg_sys::SPI_gettypeid(self.0, column) })
+        let count = unsafe { (*self.0).natts } as usize;
+        // SAFETY: as above; one of its columns.
+        (0..count).map(|place| unsafe { attribute(self.0, place).atttypid })
     }
 }
 
