@@ -135,7 +135,9 @@ impl Fields {
     pub(crate) fn without(&self, other: &Fields) -> Fields {
         // Nearly always it has all of them.
         let mut others = other.names();
-        if self.names().all(|name| others.any(|other| other == name)) {
+        if Arc::ptr_eq(&self.0, &other.0)
+            || self.names().all(|name| others.any(|other| other == name))
+        {
             return Fields::default();
         }
         Fields::of(self.raws().filter(|(name, _)| !other.contains(name)))
@@ -176,13 +178,14 @@ impl Fields {
     fn place(&self, name: &str) -> Option<&Place> {
         let (head, text) = (head(name), &self.0);
         let first = text.heads.partition_point(|other| *other < head);
-        let alike = text
-            .heads
-            .get(first..)?
-            .partition_point(|other| *other == head);
-        let alike = text.places.get(first..first + alike)?;
-        let found = alike.binary_search_by(|place| place.name(text).cmp(name));
-        alike.get(found.ok()?)
+        text.heads.get(first).filter(|other| **other == head)?;
+        // Mostly no other name begins like it.
+        let alike = text.places.get(first..)?;
+        let only = alike.first().filter(|place| place.name(text) == name);
+        only.or_else(|| {
+            let found = alike.binary_search_by(|place| place.name(text).cmp(name));
+            alike.get(found.ok()?)
+        })
     }
 }
 
