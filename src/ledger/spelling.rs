@@ -188,3 +188,54 @@ impl<'de> Visitor<'de> for &mut Speller<'de> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+    use serde_json::{Map, Value};
+
+    use super::*;
+    use crate::canonical::text;
+
+    /// Any value, with names that come twice and in no order.
+    fn any_json() -> impl Strategy<Value = String> {
+        const NAMES: &[&str] = &[
+            r#""a""#,
+            r#""b""#,
+            r#""\u0061""#,
+            r#""é""#,
+            r#""\"""#,
+            r#""""#,
+        ];
+        const SCALARS: &[&str] = &["null", "true", "-0", "1.50", "1e3", r#""null""#, r#"",""#];
+        select(SCALARS)
+            .prop_map(str::to_owned)
+            .prop_recursive(4, 32, 5, |inner| {
+                let member = (select(NAMES), inner.clone());
+                let member = member.prop_map(|(name, value)| format!("{name} : {value}"));
+                prop_oneof![
+                    vec(inner, 0..4).prop_map(|elements| format!("[{}]", elements.join(", "))),
+                    vec(member, 0..5).prop_map(|members| format!("{{{}}}", members.join(","))),
+                ]
+            })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+        #[test]
+        fn it_is_spelled_as_if_it_were_parsed(json in any_json()) {
+            let value: Value = serde_json::from_str(&json).expect("JSON");
+            let object = format!(r#"{{"z": {json}, "y": {json}}}"#);
+            let (spelled, members) = spell(&object).expect("an object");
+            let map: Map<String, Value> = serde_json::from_str(&object).expect("an object");
+            prop_assert_eq!(&spelled, &text(&Value::Object(map)));
+            let names: Vec<_> = members.iter().map(|member| &spelled[member.spelled.clone()]).collect();
+            prop_assert_eq!(names, ["y", "z"]);
+            let value = text(&value);
+            prop_assert!(members.iter().all(|member| spelled[member.value.clone()] == value));
+        }
+    }
+}
