@@ -1,7 +1,7 @@
 //! The sequences that peers get wrong. `e@t` is an event with `created = t`.
 
 use payments_ledger::{Mark, Mirrored, Object, Observation, Source};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::observed::{
     answered, event, fetched, in_every_order, join, listed, map, through_the_table, update,
@@ -855,6 +855,42 @@ fn evidence_without_summaries_is_read() {
     stored.evidence = Some(evidence.to_string());
     let read = Mirrored::from_stored(mirrored.key().clone(), stored);
     assert_eq!(read.expect("what was stored can be read"), mirrored);
+}
+
+/// Version 0.1.0 named all fields that a sighting shares with the body.
+#[test]
+fn evidence_that_names_what_is_shared_is_read() {
+    let mirrored = join(&[renamed("e1", "a", "b"), renamed("e2", "b", "c")]);
+    let mut stored = mirrored.to_stored();
+    let body: Value = serde_json::from_str(&stored.body).expect("JSON");
+    let evidence = stored.evidence.expect("two sightings of one second");
+    let mut evidence: Value = serde_json::from_str(&evidence).expect("JSON");
+    let other = evidence["others"][0].as_object_mut().expect("an object");
+    assert_eq!(other.remove("lacks"), Some(json!([])));
+    let own = other["own"].as_object().expect("fields of its own").clone();
+    let names = body.as_object().into_iter().flatten().map(|(name, _)| name);
+    let shared: Vec<_> = names.filter(|name| !own.contains_key(*name)).collect();
+    other.insert("shared".into(), json!(shared));
+    stored.evidence = Some(evidence.to_string());
+    let read = Mirrored::from_stored(mirrored.key().clone(), stored);
+    assert_eq!(read.expect("what was stored can be read"), mirrored);
+}
+
+#[test]
+fn two_events_of_one_second_leave_little_evidence() {
+    let field = |number: u8| (format!("field_{number}"), json!("as ever"));
+    let body = |name: &str| {
+        let mut body: Map<String, Value> = (0..80).map(field).collect();
+        body.extend(map(
+            json!({"object": "product", "id": "prod_1", "created": 1, "name": name}),
+        ));
+        Value::Object(body)
+    };
+    let told = |id, name, was| update(id, 10, "product.updated", body(name), json!({"name": was}));
+    let mirrored = join(&[told("e1", "b", "a"), told("e2", "c", "b")]);
+    let evidence = mirrored.to_stored().evidence.expect("two sightings");
+    assert!(evidence.len() < 600, "{evidence}");
+    assert_eq!(through_the_table(&mirrored), mirrored);
 }
 
 #[test]
