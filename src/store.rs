@@ -370,8 +370,8 @@ impl Store for Tables {
 fn upsert(rows: Vec<Row>) -> Result<Vec<Row>, Failure> {
     let mut written = Vec::new();
     for row in rows {
-        let is_written = match present(&row)? {
-            Some(present) => update(&row, present)?,
+        let is_written = match update(&row)? {
+            Some(is_written) => is_written,
             None => insert(&row)?,
         };
         if is_written {
@@ -381,61 +381,39 @@ fn upsert(rows: Vec<Row>) -> Result<Vec<Row>, Failure> {
     Ok(written)
 }
 
-/// Nothing is written, and so no trigger fired, where a row says the same already.
-fn update(row: &Row, (present, place): (Row, ItemPointerData)) -> Result<bool, Failure> {
-    if says_the_same(&present, row) {
-        return Ok(false);
-    }
-    let is_kept = |column: &Column| row.table.kept.contains(&column.name);
-    let cells = row.cells.iter().zip(&present.cells);
-    let cells = row.table.columns.iter().zip(cells);
-    let cells = cells.map(|(column, (cell, present))| match is_kept(column) {
-        true => present,
-        false => cell,
-    });
-    let values = arguments(row.table, cells)?;
-    match writer(row.table).update(place, &values)? {
-        Written::ByStatement => Ok(updating(row.table).execute(&values)? > 0),
-        written => Ok(written == Written::Yes),
-    }
+/// Writes a row whose key is there, or says that it is not (None). Nothing is written, and so no
+/// trigger fired, where the row says the same already.
+fn update(row: &Row) -> Result<Option<bool>, Failure> {
+    let written = by_key(row.table).first(&key(row)?, |present| {
+        let mut values = arguments(row)?;
+        let mut differs = false;
+        let columns = row.table.columns.iter().zip(1..);
+        let pairs = values.iter_mut().zip(present.values());
+        for ((column, place), (value, there)) in columns.zip(pairs) {
+            match row.table.kept.contains(&column.name) {
+                true => *value = there,
+                false => differs |= !present.has(place, value)?,
+            }
+        }
+        if !differs {
+            return Ok(Written::No);
+        }
+        writer(row.table).update(present.place(), &values)
+    })?;
+    Ok(match written {
+        Some(Written::ByStatement) => Some(updating(row.table).execute(&arguments(row)?)? > 0),
+        written => written.map(|written| written == Written::Yes),
+    })
 }
 
 fn insert(row: &Row) -> Result<bool, Failure> {
-    let values = arguments(row.table, row.cells.iter())?;
+    let values = arguments(row)?;
     let is_written = match writer(row.table).insert(&values)? {
         Written::ByStatement => inserting(row.table).execute(&values)? > 0,
         written => written == Written::Yes,
     };
-    if is_written {
-        return Ok(true);
-    }
     // A twin was faster; or a trigger of the app's has no row here, and will have none.
-    match present(row)? {
-        Some(present) => update(row, present),
-        None => Ok(false),
-    }
-}
-
-/// The row with the same key as this one, and where it is.
-fn present(row: &Row) -> Result<Option<(Row, ItemPointerData)>, Failure> {
-    by_key(row.table).first(&key(row)?, |found| {
-        Ok((cells(row.table, found)?, found.place()))
-    })
-}
-
-/// Whether one row says in every column of ours what another says. Where they are thought to
-/// differ and do not, as JSON that is spelled otherwise, nothing is written either.
-fn says_the_same(present: &Row, row: &Row) -> bool {
-    let columns = row.table.columns.iter();
-    let mut cells = columns.zip(present.cells.iter().zip(&row.cells));
-    cells.all(|(column, cells)| match cells {
-        _ if row.table.kept.contains(&column.name) => true,
-        (Cell::Json(one), Cell::Json(other)) => {
-            let parse = |text: &str| serde_json::from_str::<Value>(text).ok();
-            one == other || parse(one) == parse(other)
-        }
-        (one, other) => one == other,
-    })
+    Ok(is_written || update(row)?.unwrap_or(false))
 }
 
 /// The values of a row's key.
@@ -687,18 +665,15 @@ fn cells(table: &'static Table, row: &spi::Row) -> Result<Row, Failure> {
     Ok(Row { table, cells })
 }
 
-fn arguments<'c>(
-    table: &Table,
-    cells: impl Iterator<Item = &'c Cell>,
-) -> Result<Vec<DatumWithOid<'static>>, Failure> {
-    let mut arguments = Vec::with_capacity(table.columns.len());
-    for (column, cell) in table.columns.iter().zip(cells) {
+fn arguments<'v>(row: &Row) -> Result<Vec<DatumWithOid<'v>>, Failure> {
+    let mut arguments = Vec::with_capacity(row.cells.len());
+    for (column, cell) in row.table.columns.iter().zip(&row.cells) {
         arguments.push(argument(column.ty, cell)?);
     }
     Ok(arguments)
 }
 
-fn argument(kind: Type, cell: &Cell) -> Result<DatumWithOid<'static>, Failure> {
+fn argument<'v>(kind: Type, cell: &Cell) -> Result<DatumWithOid<'v>, Failure> {
     Ok(match (kind, cell) {
         (Type::Text, Cell::Null) => None::<String>.into(),
         (Type::Jsonb, Cell::Null) => None::<JsonbText>.into(),

@@ -18,6 +18,14 @@ struct Column {
     value: Datum,
     is_null: bool,
     kind: Oid,
+    length: i16,
+    is_by_value: bool,
+}
+
+impl Column {
+    fn value(&self) -> Option<Datum> {
+        (!self.is_null).then_some(self.value)
+    }
 }
 
 impl Row<'_> {
@@ -48,10 +56,14 @@ impl Row<'_> {
             let mut columns = Vec::with_capacity(places.len());
             columns.extend(places.filter_map(|place| {
                 let place = usize::try_from(place - 1).ok()?;
+                let (value, is_null) = (*values.get(place)?, *nulls.get(place)?);
+                let attribute = attribute(description, place);
                 Some(Column {
-                    value: *values.get(place)?,
-                    is_null: *nulls.get(place)?,
-                    kind: attribute(description, place).atttypid,
+                    value,
+                    is_null,
+                    kind: attribute.atttypid,
+                    length: attribute.attlen,
+                    is_by_value: attribute.attbyval,
                 })
             }));
             Row {
@@ -113,11 +125,24 @@ impl Row<'_> {
         let columns = self.columns.iter();
         columns
             .map(|column| {
-                let value = (!column.is_null).then_some(column.value);
                 // SAFETY: value and type belong together; it stays as long as the row.
-                unsafe { DatumWithOid::new(value, column.kind) }
+                unsafe { DatumWithOid::new(column.value(), column.kind) }
             })
             .collect()
+    }
+
+    /// Whether a column has this very value, byte for byte.
+    pub fn has(&self, column: usize, value: &DatumWithOid) -> Result<bool, Failure> {
+        let found = self.column(column)?;
+        Ok(match (found.value(), value.datum()) {
+            (None, None) => true,
+            // SAFETY: two values of one type, which is kept so.
+            (Some(one), Some(other)) if found.kind == value.oid() => unsafe {
+                let other = other.sans_lifetime();
+                pg_sys::datum_image_eq(one, other, found.is_by_value, found.length.into())
+            },
+            _ => false,
+        })
     }
 
     /// Where it is in its table: of one that a [`super::lookup::Lookup`] found.
@@ -126,8 +151,7 @@ impl Row<'_> {
     }
 
     pub(super) fn value(&self, column: usize) -> Result<Option<Datum>, Failure> {
-        let found = self.column(column)?;
-        Ok((!found.is_null).then_some(found.value))
+        self.column(column).map(Column::value)
     }
 
     fn column(&self, column: usize) -> Result<&Column, Failure> {
