@@ -1,7 +1,7 @@
-//! A JSON object as canonical text, written while it is read.
+//! JSON as canonical text, written while it is read.
 //!
-//! The text is the one that [`crate::canonical::text`] writes of the parsed object; but most of an
-//! object nobody asks for, and to parse that only to write it costs more than all the rest.
+//! The text is the one that [`crate::canonical`] writes of a parsed value; but most of an object
+//! nobody asks for, and to parse that only to write it costs more than all the rest.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -18,7 +18,8 @@ pub(crate) struct Member<'a> {
     pub name: Cow<'a, str>,
     /// Where the text has the name, without its quotes.
     pub spelled: Range<usize>,
-    /// Where the text has the value.
+    /// Where the text has the value; nowhere, if the member was left out. It may still be the last
+    /// of its name.
     pub value: Range<usize>,
 }
 
@@ -28,27 +29,46 @@ pub(crate) struct Member<'a> {
 /// # Errors
 /// If the text is no JSON object, or holds a number that Rust does not have.
 pub(crate) fn spell(json: &str) -> serde_json::Result<(String, Vec<Member<'_>>)> {
-    let mut speller = Speller {
-        text: Vec::with_capacity(json.len()),
-        // Most objects have some forty fields.
-        members: Vec::with_capacity(64),
-    };
+    let mut speller = Speller::new(json.len(), true);
     let mut deserializer = serde_json::Deserializer::from_str(json);
     deserializer.deserialize_map(&mut speller)?;
     deserializer.end()?;
     Ok((into_text(speller.text), speller.members))
 }
 
+/// The text of any value, without the members of objects that are null.
+///
+/// # Errors
+/// If the text is no JSON, or holds a number that Rust does not have.
+pub(crate) fn spell_without_nulls(json: &str) -> serde_json::Result<Vec<u8>> {
+    let mut speller = Speller::new(json.len(), false);
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    speller.deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok(speller.text)
+}
+
 struct Speller<'a> {
     text: Vec<u8>,
     /// Those of the objects that are not at their end yet, and of the one that came to it last.
     members: Vec<Member<'a>>,
+    /// Whether the members that are null are written too.
+    nulls: bool,
 }
 
 #[derive(Deserialize)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl Speller<'_> {
+    fn new(bytes: usize, nulls: bool) -> Self {
+        Speller {
+            text: Vec::with_capacity(bytes),
+            // Most objects have some forty fields.
+            members: Vec::with_capacity(64),
+            nulls,
+        }
+    }
+
     fn scalar(&mut self, value: &(impl serde::Serialize + ?Sized)) {
         write_scalar(value, &mut self.text);
     }
@@ -61,7 +81,7 @@ impl Speller<'_> {
     }
 
     /// Puts in order what was written from there on, an object with these members.
-    fn sort(&mut self, start: usize, first: usize) {
+    fn put_in_order(&mut self, start: usize, first: usize) {
         let mut members = self.members.split_off(first);
         members.sort_by(|one, other| one.name.cmp(&other.name));
         // The later of two is dropped, which is then the earlier.
@@ -71,6 +91,7 @@ impl Speller<'_> {
                 true
             }
         });
+        members.retain(|member| !member.value.is_empty());
         let unsorted = self.text.split_off(start);
         self.text.push(b'{');
         for member in members {
@@ -173,17 +194,23 @@ impl<'de> Visitor<'de> for &mut Speller<'de> {
             let value = self.text.len();
             members.next_value_seed(&mut *self)?;
             self.members.truncate(count);
+            let mut value = value..self.text.len();
+            if self.nulls || self.text[value.clone()] != *b"null" {
+                self.text.push(b',');
+            } else {
+                self.text.truncate(spelled.start - 1);
+                value.end = value.start;
+            }
             self.members.push(Member {
                 name,
                 spelled,
-                value: value..self.text.len(),
+                value,
             });
-            self.text.push(b',');
         }
         self.close(b'}');
         let written = &self.members[first..];
         if !written.is_sorted_by(|one, other| one.name < other.name) {
-            self.sort(start, first);
+            self.put_in_order(start, first);
         }
         Ok(())
     }
@@ -197,7 +224,7 @@ mod tests {
     use serde_json::{Map, Value};
 
     use super::*;
-    use crate::canonical::text;
+    use crate::canonical::{text, write_value};
 
     /// Any value, with names that come twice and in no order.
     fn any_json() -> impl Strategy<Value = String> {
@@ -228,6 +255,10 @@ mod tests {
         #[test]
         fn it_is_spelled_as_if_it_were_parsed(json in any_json()) {
             let value: Value = serde_json::from_str(&json).expect("JSON");
+            let mut without_nulls = Vec::new();
+            write_value(&value, false, &mut without_nulls);
+            prop_assert_eq!(spell_without_nulls(&json).expect("JSON"), without_nulls);
+
             let object = format!(r#"{{"z": {json}, "y": {json}}}"#);
             let (spelled, members) = spell(&object).expect("an object");
             let map: Map<String, Value> = serde_json::from_str(&object).expect("an object");
