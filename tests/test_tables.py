@@ -13,6 +13,16 @@ from harness.database import Database
 from postman import Postman
 from story import Shop, rows
 
+NOTE = """
+    create table noted (what text);
+    grant insert on noted to public;
+    create function note() returns trigger language plpgsql as $$
+    begin
+        insert into public.noted values (tg_table_name || ' ' || lower(tg_op) || ' ' || lower(tg_level));
+        return new;
+    end $$
+"""
+
 
 @pytest.fixture
 def shop(db, stripe) -> Shop:
@@ -75,15 +85,9 @@ def test_a_column_that_was_dropped_and_one_that_was_added_leave_ours_where_they_
 
 
 def test_triggers_of_rows_and_of_statements_see_every_row(shop, postman, story):
+    shop.db.execute(NOTE)
     shop.db.execute(
         """
-        create table noted (what text);
-        grant insert on noted to public;
-        create function note() returns trigger language plpgsql as $$
-        begin
-            insert into public.noted values (tg_table_name || ' ' || lower(tg_op) || ' ' || lower(tg_level));
-            return null;
-        end $$;
         create trigger note after insert on payments.webhook_events
         for each statement execute function note();
         create trigger note after insert or update on payments.stripe_objects
@@ -110,17 +114,7 @@ def test_triggers_of_rows_and_of_statements_see_every_row(shop, postman, story):
 
 def test_a_connection_hears_of_what_others_do_to_the_tables(shop, postman, story):
     """Of a column, an index, a trigger, and another table of the same name, in turn."""
-    shop.db.execute(
-        """
-        create table noted (event text);
-        grant insert on noted to public;
-        create function note() returns trigger language plpgsql as $$
-        begin
-            insert into public.noted values (new.stripe_event_id);
-            return new;
-        end $$
-        """
-    )
+    shop.db.execute(NOTE)
     changes = iter(
         (
             "alter table payments.stripe_objects drop column note, add column note text default 'new'",

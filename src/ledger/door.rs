@@ -30,7 +30,7 @@ use crate::ids::{Ids, key};
 use crate::locking;
 use crate::mirror::{Mirrored, Object};
 use crate::observation::{Key, Observation};
-use crate::projections::group::Group;
+use crate::projections::group::{Group, Member};
 use crate::projections::subject::{Owners, Subject};
 use crate::projections::{catalog, checkout, customer, dispute, payment, subscription};
 use crate::rows::{
@@ -602,7 +602,7 @@ impl<'s, S: Store> Run<'s, S> {
     fn payments(&mut self, seeds: Ids) -> Step<(), S> {
         let objects = self.closure(seeds)?;
         let group = Group::new(objects.values());
-        let links = || group.members().map(|member| member.links);
+        let links = || group.members().map(Member::links);
         self.need(
             group
                 .members()

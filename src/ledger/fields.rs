@@ -44,39 +44,28 @@ impl Fields {
     /// If the text is no JSON object, or holds a number that Rust does not have.
     pub fn parse(json: &str) -> serde_json::Result<Fields> {
         let (json, members) = spell(json)?;
-        let heads = members.iter().map(|member| head(&member.name)).collect();
         let places = members.into_iter().map(Place::from).collect();
-        Ok(Fields(Arc::new(Text {
-            json,
-            places,
-            heads,
-        })))
+        Ok(Fields::in_places(json, places))
     }
 
     /// Reads what [`Fields::text`] wrote, and parses none of it. If that was edited since, it is
     /// read as any other text is; but values between which nothing was changed are believed.
     pub(crate) fn from_stored(json: String) -> serde_json::Result<Fields> {
         match Fields::as_they_stand(&json) {
-            Some((places, heads)) => Ok(Fields(Arc::new(Text {
-                json,
-                places,
-                heads,
-            }))),
+            Some(places) => Ok(Fields::in_places(json, places)),
             None => Fields::parse(&json),
         }
     }
 
     /// `None` where the names are not in order, or anything stands between names and values.
-    fn as_they_stand(json: &str) -> Option<(Vec<Place>, Vec<u64>)> {
+    fn as_they_stand(json: &str) -> Option<Vec<Place>> {
         let Members(members) = serde_json::from_str(json).ok()?;
         if !members.is_sorted_by(|(one, _), (other, _)| one < other) {
             return None;
         }
         let mut places = Vec::with_capacity(members.len());
-        let mut heads = Vec::with_capacity(members.len());
         let mut end = 0;
         for (name, value) in members {
-            heads.push(head(name));
             let start = end + r#"{""#.len();
             let value_start = start + name.len() + r#"":"#.len();
             end = value_start + value.len();
@@ -87,7 +76,17 @@ impl Fields {
                 parsed: OnceLock::new(),
             });
         }
-        (json.len() == end.max(1) + 1).then_some((places, heads))
+        (json.len() == end.max(1) + 1).then_some(places)
+    }
+
+    /// Places in the order of their names.
+    fn in_places(json: String, places: Vec<Place>) -> Fields {
+        let heads = places.iter().map(|place| head(place.name(&json))).collect();
+        Fields(Arc::new(Text {
+            json,
+            places,
+            heads,
+        }))
     }
 
     /// The text: compact JSON with sorted names.
@@ -112,19 +111,19 @@ impl Fields {
 
     /// The names, sorted.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.places.iter().map(|place| place.name(&self.0))
+        self.0.places.iter().map(|place| place.name(self.text()))
     }
 
     /// Names and texts of values, in the order of the names.
     pub(crate) fn raws(&self) -> impl Iterator<Item = (&str, &str)> {
         let places = self.0.places.iter();
-        places.map(|place| (place.name(&self.0), place.value(&self.0)))
+        places.map(|place| (place.name(self.text()), place.value(&self.0)))
     }
 
     /// Names and values, in the order of the names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
         let places = self.0.places.iter();
-        places.map(|place| (place.name(&self.0), place.parsed(&self.0)))
+        places.map(|place| (place.name(self.text()), place.parsed(&self.0)))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -181,19 +180,19 @@ impl Fields {
         text.heads.get(first).filter(|other| **other == head)?;
         // Mostly no other name begins like it.
         let alike = text.places.get(first..)?;
-        let only = alike.first().filter(|place| place.name(text) == name);
+        let only = alike.first().filter(|place| place.name(&text.json) == name);
         only.or_else(|| {
-            let found = alike.binary_search_by(|place| place.name(text).cmp(name));
+            let found = alike.binary_search_by(|place| place.name(&text.json).cmp(name));
             alike.get(found.ok()?)
         })
     }
 }
 
 impl Place {
-    fn name<'a>(&'a self, text: &'a Text) -> &'a str {
+    fn name<'a>(&'a self, json: &'a str) -> &'a str {
         match &self.unescaped {
             Some(name) => name,
-            None => &text.json[self.name.clone()],
+            None => &json[self.name.clone()],
         }
     }
 
@@ -279,7 +278,6 @@ impl<'de> Deserialize<'de> for Fields {
 struct Draft {
     json: Vec<u8>,
     places: Vec<Place>,
-    heads: Vec<u64>,
 }
 
 impl Draft {
@@ -290,7 +288,6 @@ impl Draft {
         Draft {
             json,
             places: Vec::with_capacity(fields),
-            heads: Vec::with_capacity(fields),
         }
     }
 
@@ -320,7 +317,6 @@ impl Draft {
         self.json.push(b':');
         let start = self.json.len();
         let parsed = write(&mut self.json);
-        self.heads.push(head(name));
         self.places.push(Place {
             unescaped: (written.len() != name.len()).then(|| name.into()),
             name: written,
@@ -331,11 +327,7 @@ impl Draft {
 
     fn fields(mut self) -> Fields {
         self.json.push(b'}');
-        Fields(Arc::new(Text {
-            json: canonical::into_text(self.json),
-            places: self.places,
-            heads: self.heads,
-        }))
+        Fields::in_places(canonical::into_text(self.json), self.places)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::links::{Link, Links};
+use crate::links::Link;
 use crate::mirror::Object;
 use crate::observation::Key;
 use crate::store::Scope;
@@ -18,12 +18,6 @@ pub(crate) struct Ids {
 }
 
 impl Ids {
-    fn named_by(&mut self, links: &Links) {
-        self.intents.extend(links.payment_intent.clone());
-        self.charges.extend(links.charge.clone());
-        self.invoices.extend(links.invoice.clone());
-    }
-
     pub fn add(&mut self, object: &Object) {
         let id = object.key.id.clone();
         match object.key.object_type.as_str() {
@@ -32,7 +26,10 @@ impl Ids {
             "invoice" => self.invoices.insert(id),
             _ => self.others.insert(object.key.clone()),
         };
-        self.named_by(&object.links);
+        let links = &object.links;
+        self.intents.extend(links.payment_intent.clone());
+        self.charges.extend(links.charge.clone());
+        self.invoices.extend(links.invoice.clone());
     }
 
     pub fn without(&self, seen: &Self) -> Self {

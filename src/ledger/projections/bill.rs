@@ -37,7 +37,7 @@ impl<'a, 'p> Bill<'a, 'p> {
                 let payments = context
                     .group
                     .naming_any("invoice_payment", intent, &payer.charges);
-                let of_this = |p: &&&Member| p.links.invoice.as_deref() == Some(invoice.id());
+                let of_this = |p: &&&Member| p.links().invoice.as_deref() == Some(invoice.id());
                 let said = payments
                     .iter()
                     .find(of_this)
@@ -181,7 +181,7 @@ impl<'a, 'p> Bill<'a, 'p> {
         let (product, price) = sold(body).unzip();
         let mut row = Payment {
             status: fortune.status(amount, refunds).to_owned(),
-            stripe_customer_id: invoice.links.customer.clone(),
+            stripe_customer_id: invoice.links().customer.clone(),
             customer_email_snapshot: payer
                 .and_then(|payer| payer.email())
                 .or_else(|| {
@@ -194,8 +194,8 @@ impl<'a, 'p> Bill<'a, 'p> {
             stripe_invoice_id: Some(invoice.id().to_owned()),
             stripe_charge_id: charge
                 .map(|charge| charge.id().to_owned())
-                .or_else(|| payer?.intent?.links.charge.clone()),
-            stripe_subscription_id: invoice.links.subscription.clone(),
+                .or_else(|| payer?.intent?.links().charge.clone()),
+            stripe_subscription_id: invoice.links().subscription.clone(),
             stripe_product_id: product.flatten(),
             stripe_price_id: price.flatten(),
             amount,
@@ -235,7 +235,7 @@ impl<'a, 'p> Bill<'a, 'p> {
         let first = body.text("billing_reason").as_deref() == Some("subscription_create");
         let ours = context
             .owners
-            .session(self.invoice.links.session_row)
+            .session(self.invoice.links().session_row)
             .filter(|_| first);
         row.stripe_checkout_session_id = sessions
             .first()

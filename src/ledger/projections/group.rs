@@ -13,10 +13,13 @@ use crate::table::Time;
 #[derive(Debug)]
 pub(crate) struct Member<'a> {
     pub object: &'a Object,
-    pub links: &'a Links,
 }
 
 impl<'a> Member<'a> {
+    pub fn links(&self) -> &'a Links {
+        &self.object.links
+    }
+
     pub fn id(&self) -> &'a str {
         &self.object.key.id
     }
@@ -53,18 +56,13 @@ pub(crate) struct Group<'a> {
 
 impl<'a> Group<'a> {
     pub fn new(objects: impl Iterator<Item = &'a Object>) -> Self {
-        let mut members: Vec<_> = objects
-            .map(|object| Member {
-                object,
-                links: &object.links,
-            })
-            .collect();
+        let mut members: Vec<_> = objects.map(|object| Member { object }).collect();
         members.sort_by_key(|member| (member.object.created, &member.object.key));
         let mut group = Self::default();
         for (place, member) in members.iter().enumerate() {
             let Key { object_type, id } = &member.object.key;
             group.places.insert((object_type, id), place);
-            for (link, id) in member.links.columns() {
+            for (link, id) in member.links().columns() {
                 let Some(id) = id else { continue };
                 let key = (object_type.as_str(), link, id);
                 group.naming.entry(key).or_default().push(place);
@@ -126,7 +124,7 @@ impl<'a> Group<'a> {
         let named = self
             .members
             .iter()
-            .filter_map(|m| m.links.payment_intent.clone());
+            .filter_map(|m| m.links().payment_intent.clone());
         here.chain(named).collect()
     }
 
@@ -135,16 +133,16 @@ impl<'a> Group<'a> {
         let mut charges = self.naming("charge", Link::PaymentIntent, intent);
         let latest = self
             .get("payment_intent", intent)
-            .and_then(|i| i.links.charge.as_deref());
+            .and_then(|i| i.links().charge.as_deref());
         let latest = latest.and_then(|id| self.get("charge", id));
-        charges.extend(latest.filter(|charge| charge.links.payment_intent.is_none()));
+        charges.extend(latest.filter(|charge| charge.links().payment_intent.is_none()));
         charges
     }
 
     /// The charges that belong to no intent.
     pub fn lone_charges(&self) -> impl Iterator<Item = &Member<'a>> {
         self.all("charge").filter(|charge| {
-            charge.links.payment_intent.is_none()
+            charge.links().payment_intent.is_none()
                 && self
                     .naming("payment_intent", Link::Charge, charge.id())
                     .is_empty()
@@ -164,10 +162,10 @@ impl<'a> Group<'a> {
             .unwrap_or_default();
         let payments = self.naming_any("invoice_payment", intent, charges);
         let saying = itself.into_iter().chain(payments).chain(sessions);
-        let said = saying.filter_map(|member| member.links.invoice.clone());
+        let said = saying.filter_map(|member| member.links().invoice.clone());
         let of_charges = charges
             .iter()
-            .filter_map(|charge| charge.links.invoice.clone());
+            .filter_map(|charge| charge.links().invoice.clone());
         let naming = self.naming_any("invoice", intent, charges);
         let naming = naming.into_iter().map(|invoice| invoice.id().to_owned());
         said.chain(of_charges).chain(naming).collect()

@@ -121,7 +121,7 @@ pub(crate) fn refunds(group: &Group, intent: Option<&str>, charges: &[&Member]) 
     for refund in group.naming_any("refund", intent, &[]) {
         let of_known = charges
             .iter()
-            .any(|c| Some(c.id()) == refund.links.charge.as_deref());
+            .any(|c| Some(c.id()) == refund.links().charge.as_deref());
         if !of_known && fate(refund, None) != Fate::Nothing {
             let total = refund.body().int("amount").unwrap_or_default();
             sum.add(Refunds {

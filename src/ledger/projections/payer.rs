@@ -80,7 +80,7 @@ impl<'a> Payer<'a> {
             None => self
                 .charges
                 .iter()
-                .all(|charge| charge.links.invoice.is_none()),
+                .all(|charge| charge.links().invoice.is_none()),
             Some(id) => {
                 self.sessions.iter().any(|session| session.sells_once())
                     || self.sold_here(context).is_some()
@@ -119,7 +119,7 @@ impl<'a> Payer<'a> {
     pub(super) fn sold_here<'c>(&self, context: &Context<'c>) -> Option<&'c CheckoutSession> {
         let copies = self.intent.iter().chain(&self.charges);
         copies
-            .filter_map(|member| context.owners.session(member.links.session_row))
+            .filter_map(|member| context.owners.session(member.links().session_row))
             .find(|row| row.mode.as_deref() == Some("payment"))
     }
 
@@ -141,7 +141,7 @@ impl<'a> Payer<'a> {
     pub(super) fn charge(&self) -> Option<&'a Member<'a>> {
         let latest = self
             .intent
-            .and_then(|intent| intent.links.charge.as_deref());
+            .and_then(|intent| intent.links().charge.as_deref());
         let by_intent = || {
             self.charges
                 .iter()
@@ -174,7 +174,7 @@ impl<'a> Payer<'a> {
         });
         let latest = self
             .intent
-            .and_then(|intent| intent.links.charge.as_deref());
+            .and_then(|intent| intent.links().charge.as_deref());
         let failed = |charge: &&&Member| charge.status() == Some("failed");
         let latest_failed = self
             .charges
@@ -282,7 +282,7 @@ impl<'a> Payer<'a> {
             .chain(&self.charges)
             .chain(&self.sessions);
         members
-            .filter_map(|member| member.links.customer.clone())
+            .filter_map(|member| member.links().customer.clone())
             .next()
     }
 
@@ -327,7 +327,7 @@ impl<'a> Payer<'a> {
             stripe_customer_id: self.customer().or_else(|| {
                 invoices
                     .iter()
-                    .find_map(|invoice| invoice.links.customer.clone())
+                    .find_map(|invoice| invoice.links().customer.clone())
             }),
             customer_email_snapshot: self.email().or_else(|| {
                 invoices
@@ -337,7 +337,7 @@ impl<'a> Payer<'a> {
             stripe_payment_intent_id: self.intent_id.clone(),
             stripe_charge_id: charge
                 .map(|charge| charge.id().to_owned())
-                .or_else(|| self.intent?.links.charge.clone()),
+                .or_else(|| self.intent?.links().charge.clone()),
             stripe_invoice_id: self.invoices.first().cloned(),
             stripe_product_id: product.flatten(),
             stripe_price_id: price.flatten(),

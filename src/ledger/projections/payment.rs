@@ -83,9 +83,9 @@ pub(crate) fn project(environment: &str, group: &Group, owners: &Owners) -> Proj
         out.payments.extend(context.free(session));
     }
     for refund in group.all("refund") {
-        let charge = refund.links.charge.as_deref();
+        let charge = refund.links().charge.as_deref();
         let parent = refund
-            .links
+            .links()
             .payment_intent
             .as_deref()
             .and_then(|intent| parents.get(intent))
@@ -132,7 +132,7 @@ impl<'a> Context<'a> {
     /// Our row of a session, if the session is the one that the row stands for.
     pub(super) fn row_of_session(&self, session: &Member) -> Option<&'a CheckoutSession> {
         self.owners
-            .session(session.links.session_row)
+            .session(session.links().session_row)
             .filter(|row| row.stripe_checkout_session_id.as_deref() == Some(session.id()))
     }
 
@@ -146,18 +146,18 @@ impl<'a> Context<'a> {
             _ => false,
         };
         let complete = session.status() == Some("complete");
-        if !free || !complete || !session.sells_once() || session.links.payment_intent.is_some() {
+        if !free || !complete || !session.sells_once() || session.links().payment_intent.is_some() {
             return None;
         }
-        let invoice = session.links.invoice.as_deref();
+        let invoice = session.links().invoice.as_deref();
         if invoice.is_some_and(|id| self.group.get("invoice", id).is_some()) {
             return None;
         }
         let anchor = invoice.unwrap_or(session.id());
         let mut row = Payment {
             status: "succeeded".to_owned(),
-            stripe_invoice_id: session.links.invoice.clone(),
-            stripe_customer_id: session.links.customer.clone(),
+            stripe_invoice_id: session.links().invoice.clone(),
+            stripe_customer_id: session.links().customer.clone(),
             customer_email_snapshot: email_of_session(session),
             amount: body.int("amount_total").or(Some(0)),
             amount_refunded: Some(0),
@@ -256,12 +256,12 @@ impl<'a> Context<'a> {
             Fate::Pending => "pending",
             Fate::Nothing => "failed",
         };
-        let intent = charge.and_then(|charge| charge.links.payment_intent.clone());
+        let intent = charge.and_then(|charge| charge.links().payment_intent.clone());
         let mut row = Payment {
             status: status.to_owned(),
             stripe_refund_id: Some(refund.id().to_owned()),
-            stripe_charge_id: refund.links.charge.clone(),
-            stripe_payment_intent_id: refund.links.payment_intent.clone().or(intent),
+            stripe_charge_id: refund.links().charge.clone(),
+            stripe_payment_intent_id: refund.links().payment_intent.clone().or(intent),
             amount: body.int("amount"),
             currency: body.text("currency"),
             description: body.text("description"),
@@ -285,8 +285,8 @@ impl<'a> Context<'a> {
                 metadata = parents;
             }
         } else {
-            let customer = charge.and_then(|charge| charge.links.customer.clone());
-            row.stripe_customer_id = refund.links.customer.clone().or(customer);
+            let customer = charge.and_then(|charge| charge.links().customer.clone());
+            row.stripe_customer_id = refund.links().customer.clone().or(customer);
             let subject = self.owners.of_customer(row.stripe_customer_id.as_deref());
             (row.subject_type, row.subject_id) = Subject::columns(subject);
         }
