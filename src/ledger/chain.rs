@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::canonical::Digest;
+use crate::state::Digest;
 
 /// One change that one event tells: the state before it and the state after.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -22,6 +22,7 @@ mod second;
 mod sighting;
 mod spelling;
 mod standing;
+mod state;
 mod store;
 mod stored;
 mod table;

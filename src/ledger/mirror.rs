@@ -22,12 +22,12 @@ use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::canonical::Digest;
 use crate::fields::Fields;
 use crate::links::Links;
 use crate::observation::{Key, Mark, Observation};
 use crate::second::{LIMIT, settle};
 use crate::sighting::Sighting;
+use crate::state::Digest;
 
 /// What is known of one object of Stripe's: everything observed of it, joined.
 #[derive(Clone, Debug, PartialEq)]

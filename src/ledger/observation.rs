@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use crate::canonical::{self, Digest, difference, undone};
 use crate::fields::Fields;
+use crate::state::{Digest, difference, state_before, undone};
 
 /// Which object: Stripe's `object` and `id`. The id alone is not enough, a plan has the id of its
 /// price, and ids of products and coupons are free text.
@@ -137,7 +137,7 @@ impl Observation {
     /// Which state the body showed before the change that an event tells, where it says what it
     /// changed.
     pub(crate) fn state_before(&self) -> Option<Digest> {
-        Some(canonical::state_before(&self.body, self.changed()?))
+        Some(state_before(&self.body, self.changed()?))
     }
 
     fn changed(&self) -> Option<&Map<String, Value>> {

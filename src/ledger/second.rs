@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::canonical::Digest;
 use crate::chain::{self, Change};
 use crate::sighting::{Sighting, Summary, Teller};
 use crate::standing::is_reversible;
+use crate::state::Digest;
 
 /// How many sightings of one rung are told apart. Stripe takes a tenth of a second and more to
 /// change an object, and of what it tells in a second more than a few are unheard of.

@@ -3,10 +3,11 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::canonical::{self, Digest};
+use crate::canonical;
 use crate::fields::Fields;
 use crate::observation::{Observation, Source};
 use crate::standing::{Standing, standing};
+use crate::state::{self, Digest};
 
 /// What of an observation can still decide something. All that newer observations make
 /// meaningless is cut off (see [`Sighting::reduce`]), so equal knowledge is equal data.
@@ -158,7 +159,7 @@ impl Sighting {
 
     pub(crate) fn summary(&self, object_type: &str) -> Summary {
         self.summary.unwrap_or_else(|| Summary {
-            state: canonical::state(&self.fields),
+            state: state::state(&self.fields),
             standing: standing(object_type, &self.fields),
         })
     }
